@@ -1,0 +1,1 @@
+//! The stand-in GitHub and the sample repositories: what `switchover demo` and the tests run against.

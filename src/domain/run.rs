@@ -1,0 +1,189 @@
+//! Test runs: one commit in one context, its jobs (an app in a workspace) and their steps.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::ids::Sha;
+
+/// Why a commit is tested. The word in brackets behind a check's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Context {
+    /// A branch moved to it.
+    Push,
+    /// It is the head of a pull request; the merge into the base is tested.
+    PullRequest,
+    /// A merge queue asks.
+    MergeGroup,
+}
+
+impl Context {
+    /// As it stands in check names and the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::PullRequest => "pull_request",
+            Self::MergeGroup => "merge_group",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Push, Self::PullRequest, Self::MergeGroup].into_iter().find(|c| c.as_str() == text)
+    }
+}
+
+/// Whose code this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// The repository's own.
+    Own,
+    /// A stranger's, and somebody who may write has looked at this very commit.
+    Approved(Sha),
+    /// A stranger's or a bot's: nothing runs until somebody says so.
+    Parked,
+}
+
+/// How a run, job or step ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Exit code 0 and no failed test.
+    Success,
+    /// Anything else that the author can mend.
+    Failure,
+    /// Past its time limit.
+    TimedOut,
+    /// Stopped by a person, or the installation is gone.
+    Cancelled,
+    /// A newer commit took its place; not a failure.
+    Superseded,
+    /// Not needed, because an earlier step of the same app failed.
+    Skipped,
+    /// Ours or the machine's fault, after retries; not the author's.
+    Infrastructure,
+    /// A person must do something first (a fork, a bot).
+    ActionRequired,
+}
+
+impl Outcome {
+    /// As it stands in the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Skipped => "skipped",
+            Self::Infrastructure => "infrastructure",
+            Self::ActionRequired => "action_required",
+        }
+    }
+
+    /// The reverse of [`Self::as_str`].
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Success,
+            Self::Failure,
+            Self::TimedOut,
+            Self::Cancelled,
+            Self::Superseded,
+            Self::Skipped,
+            Self::Infrastructure,
+            Self::ActionRequired,
+        ]
+        .into_iter()
+        .find(|o| o.as_str() == text)
+    }
+}
+
+/// One test case that a report tells of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TestCase {
+    /// Class or module.
+    pub suite: String,
+    /// The case itself.
+    pub name: String,
+    /// Seconds, if told.
+    pub seconds: Option<f64>,
+    /// How it ended.
+    pub state: TestState,
+    /// The message of a failure.
+    pub message: Option<String>,
+    /// The trace of a failure, cut.
+    pub trace: Option<String>,
+    /// File from the repository's root and line, where they could be told and the file exists.
+    pub location: Option<(String, u32)>,
+}
+
+/// How a test case ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestState {
+    /// Held.
+    Passed,
+    /// Did not hold, or broke.
+    Failed,
+    /// Left out.
+    Skipped,
+    /// Failed first, then held on a rerun within the same run.
+    Flaky,
+}
+
+/// What the reports of one step say together.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TestReport {
+    /// Cases that held.
+    pub passed: u32,
+    /// Cases that did not.
+    pub failed: u32,
+    /// Cases left out.
+    pub skipped: u32,
+    /// Cases that held only on a rerun.
+    pub flaky: u32,
+    /// Failed and flaky cases with their details (at most 500 kept), and the ten slowest.
+    pub cases: Vec<TestCase>,
+    /// What could not be read, in words: a broken report never hides the readable ones.
+    pub problems: Vec<String>,
+}
+
+/// How a step's process ended, and what it cost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepResult {
+    /// How it ended.
+    pub end: StepEnd,
+    /// When its process began.
+    pub started_at: Timestamp,
+    /// When its whole process group was gone.
+    pub finished_at: Timestamp,
+    /// CPU time of the whole tree, in milliseconds.
+    pub cpu_ms: u64,
+    /// Peak resident size of its largest process, in bytes.
+    pub peak_bytes: u64,
+    /// Bytes it printed (also those past the limit).
+    pub output_bytes: u64,
+    /// Output past the limit was dropped.
+    pub truncated: bool,
+}
+
+/// How a step's process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepEnd {
+    /// By itself, with this code.
+    Exited(i32),
+    /// By a signal that was not ours.
+    Signalled(i32),
+    /// Killed at its time limit.
+    TimedOut,
+    /// Killed because somebody cancelled it.
+    Cancelled,
+    /// It could not be started, and why.
+    NotStarted(String),
+}

@@ -1,0 +1,1 @@
+//! The loops: planner, runner, rollouts, reporter, sweeper; shutdown.

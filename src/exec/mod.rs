@@ -1,0 +1,1 @@
+//! Executors, checkout, caches, log capture, test reports.

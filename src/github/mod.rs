@@ -1,0 +1,1 @@
+//! The only octocrab: verify, normalise, App authentication, API.

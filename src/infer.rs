@@ -1,0 +1,1 @@
+//! Apps and steps inferred from the files that are there.

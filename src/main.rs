@@ -1,0 +1,3 @@
+//! The `switchover` binary: command line and composition root.
+
+fn main() {}

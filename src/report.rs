@@ -1,0 +1,1 @@
+//! The pure reporter: state to check runs, deployments and messages.

@@ -1,0 +1,1 @@
+//! Targets and the prober: how a release gets live without losing a request.

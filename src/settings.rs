@@ -1,0 +1,1 @@
+//! Server settings: file and environment, parsed once.

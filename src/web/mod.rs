@@ -1,0 +1,1 @@
+//! actix: webhook, health, metrics, pages.

@@ -1,0 +1,18 @@
+//! The one integration binary. Each module tests one room against the real thing.
+#![allow(missing_docs, reason = "tests document themselves by their names")]
+
+mod agent;
+mod config;
+mod demo;
+mod engine;
+mod exec;
+mod github;
+mod infer;
+mod plan;
+mod report;
+mod rollout;
+mod settings;
+mod standin;
+mod store;
+mod tidy;
+mod web;
