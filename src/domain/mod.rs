@@ -11,5 +11,6 @@ pub mod check;
 pub mod config;
 pub mod event;
 pub mod ids;
+pub mod planned;
 pub mod rollout;
 pub mod run;

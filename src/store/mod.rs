@@ -28,7 +28,7 @@ pub use explain::Reason;
 pub use messages::Message;
 pub use repos::{Repo, RepoState};
 pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
-pub use runs::{Job, NewJob, NewRun, NewStep, Reused, Run, Step, StepDone, Tested};
+pub use runs::{Job, Planned, Run, Step, StepDone};
 pub use shown::{Dirty, Shown};
 
 /// Why the store could not do it.

@@ -1,6 +1,7 @@
 //! Repositories, their branch heads and pull requests as they were last acted upon.
 
 use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
 
 use super::{Result, Store, StoreError, ms, rows::Of, rows::to_json};
 use crate::domain::{
@@ -116,19 +117,9 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn put_head(&self, repo: RepoId, branch: &str, sha: Option<&Sha>, now: Timestamp) -> Result<()> {
-        match sha {
-            Some(sha) => sqlx::query(
-                "INSERT INTO heads (repo_id, branch, sha, seen_at) VALUES ($1, $2, $3, $4) \
-                 ON CONFLICT (repo_id, branch) DO UPDATE SET sha = $3, seen_at = $4",
-            )
-            .bind(repo.0)
-            .bind(branch)
-            .bind(sha.as_str())
-            .bind(ms(now)),
-            None => sqlx::query("DELETE FROM heads WHERE repo_id = $1 AND branch = $2").bind(repo.0).bind(branch),
-        }
-        .execute(&self.write)
-        .await?;
+        let mut tx = self.begin().await?;
+        put_head_in(&mut tx, repo, branch, sha, now).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -149,18 +140,9 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn put_pull(&self, repo: RepoId, pull: &Pull, now: Timestamp) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO pulls (repo_id, number, open, head, pull, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (repo_id, number) DO UPDATE SET open = $3, head = $4, pull = $5, updated_at = $6",
-        )
-        .bind(repo.0)
-        .bind(pull.number)
-        .bind(i64::from(pull.open))
-        .bind(pull.head.as_str())
-        .bind(to_json("pulls", pull)?)
-        .bind(ms(now))
-        .execute(&self.write)
-        .await?;
+        let mut tx = self.begin().await?;
+        put_pull_in(&mut tx, repo, pull, now).await?;
+        tx.commit().await?;
         Ok(())
     }
 
@@ -188,6 +170,50 @@ impl Store {
             .await?;
         rows.iter().map(|r| Of("pulls", r).json("pull")).collect()
     }
+}
+
+pub(super) async fn put_head_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    branch: &str,
+    sha: Option<&Sha>,
+    now: Timestamp,
+) -> Result<()> {
+    match sha {
+        Some(sha) => sqlx::query(
+            "INSERT INTO heads (repo_id, branch, sha, seen_at) VALUES ($1, $2, $3, $4) \
+             ON CONFLICT (repo_id, branch) DO UPDATE SET sha = $3, seen_at = $4",
+        )
+        .bind(repo.0)
+        .bind(branch)
+        .bind(sha.as_str())
+        .bind(ms(now)),
+        None => sqlx::query("DELETE FROM heads WHERE repo_id = $1 AND branch = $2").bind(repo.0).bind(branch),
+    }
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn put_pull_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    pull: &Pull,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO pulls (repo_id, number, open, head, pull, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (repo_id, number) DO UPDATE SET open = $3, head = $4, pull = $5, updated_at = $6",
+    )
+    .bind(repo.0)
+    .bind(pull.number)
+    .bind(i64::from(pull.open))
+    .bind(pull.head.as_str())
+    .bind(to_json("pulls", pull)?)
+    .bind(ms(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }
 
 fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Repo> {

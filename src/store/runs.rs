@@ -8,91 +8,29 @@ use super::{
     rows::{Of, to_json},
 };
 use crate::domain::{
+    event::Pull,
     ids::{DeliveryId, Digest, Epoch, JobId, RepoId, RunId, Sha, StepId},
+    planned::{NewJob, NewRun, Reused},
     run::{Context, JobSpec, Outcome, RunDetail, StepResult, TestReport},
 };
 
-/// A run to be written, with its jobs.
-#[derive(Debug, Clone)]
-pub struct NewRun {
-    /// Its id.
-    pub id: RunId,
-    /// Where.
-    pub repo: RepoId,
-    /// (context, lane, head, base, attempt) as text: unique per repository.
-    pub key: String,
-    /// Why.
-    pub context: Context,
-    /// The branch, or `pull/N`.
-    pub lane: String,
-    /// The pull request.
-    pub pull: Option<i64>,
-    /// The commit that shows the checks.
-    pub head: Sha,
-    /// The commit that is tested.
-    pub test: Sha,
-    /// What it was merged with.
-    pub base: Option<Sha>,
-    /// 1, and one more with each re-run.
-    pub attempt: i64,
-    /// Set when it is over already (parked, mistakes, nothing to run).
-    pub outcome: Option<Outcome>,
-    /// A newer run that took its place before it began.
-    pub superseded_by: Option<RunId>,
-    /// What set it off.
-    pub delivery: Option<DeliveryId>,
-    /// What is told about it.
-    pub detail: RunDetail,
-    /// What it does.
-    pub jobs: Vec<NewJob>,
-}
-
-/// A job to be written.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// Its id.
-    pub id: JobId,
-    /// The app.
-    pub app: String,
-    /// 0: leads to a release, 1: a test.
-    pub priority: i64,
-    /// What it does.
-    pub spec: JobSpec,
-    /// All its steps, those that are reused included.
-    pub steps: Vec<NewStep>,
-    /// The release it would build, when it stands already.
-    pub digest: Option<Digest>,
-}
-
-/// A step to be written.
-#[derive(Debug, Clone)]
-pub struct NewStep {
-    /// Its id.
-    pub id: StepId,
-    /// Its name.
-    pub name: String,
-    /// Tree, commands and tools: what a success proves.
-    pub tree_key: String,
-    /// Proven already, and where.
-    pub reused: Option<Reused>,
-}
-
-/// A proof that is taken over.
-#[derive(Debug, Clone)]
-pub struct Reused {
-    /// The run that proved it.
-    pub run: RunId,
-    /// Its report.
-    pub report: Option<TestReport>,
-}
-
-/// What was proven on a tree.
-#[derive(Debug, Clone)]
-pub struct Tested {
-    /// The run.
-    pub run: RunId,
-    /// Its report.
-    pub report: Option<TestReport>,
+/// What the planner decided about one delivery, to be written at once.
+#[derive(Debug, Default)]
+pub struct Planned<'a> {
+    /// Runs to write; one whose key is known is left out (a redelivery).
+    pub runs: &'a [NewRun],
+    /// Runs that end, and the new one that takes their place.
+    pub supersede: &'a [(RunId, RunId)],
+    /// Runs that end because somebody or something stopped them.
+    pub cancel: &'a [RunId],
+    /// The branch that was acted upon and its commit (none: deleted).
+    pub head: Option<(&'a str, Option<&'a Sha>)>,
+    /// The pull request as it is now.
+    pub pull: Option<&'a Pull>,
+    /// The delivery that is done with this, and what came of it.
+    pub delivery: Option<(&'a DeliveryId, &'a str)>,
+    /// The commit that the decision is about, for `explain`.
+    pub sha: Option<&'a Sha>,
 }
 
 /// A stored run.
@@ -216,37 +154,47 @@ pub struct StepDone {
 }
 
 impl Store {
-    /// Writes what the planner decided, in one transaction: the runs, the runs they take the place of, and the end of
-    /// the delivery. A run whose key is known is left out (a redelivery). Returns the ids written and the jobs
-    /// whose work must stop.
+    /// Writes what the planner decided, in one transaction with the end of the delivery. Returns the ids of the runs
+    /// written and the jobs whose work must stop.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub async fn plan(
-        &self,
-        runs: &[NewRun],
-        supersede: &[(RunId, RunId)],
-        delivery: Option<(&DeliveryId, &str)>,
-        now: Timestamp,
-    ) -> Result<(Vec<RunId>, Vec<JobId>)> {
+    pub async fn plan(&self, repo: RepoId, plan: Planned<'_>, now: Timestamp) -> Result<(Vec<RunId>, Vec<JobId>)> {
         let mut tx = self.begin().await?;
         let mut written = Vec::new();
-        for run in runs {
+        for run in plan.runs {
             if insert_run(&mut tx, run, now).await? {
                 written.push(run.id);
             }
         }
         let mut stop = Vec::new();
-        for (old, new) in supersede {
+        for (old, new) in plan.supersede {
             if written.contains(new) {
                 stop.extend(end_run_in(&mut tx, *old, Outcome::Superseded, Some(*new), None, now).await?);
             }
         }
-        if let Some((guid, note)) = delivery {
+        for run in plan.cancel {
+            stop.extend(end_run_in(&mut tx, *run, Outcome::Cancelled, None, None, now).await?);
+        }
+        if let Some((branch, sha)) = plan.head {
+            super::repos::put_head_in(&mut tx, repo, branch, sha, now).await?;
+        }
+        if let Some(pull) = plan.pull {
+            super::repos::put_pull_in(&mut tx, repo, pull, now).await?;
+        }
+        if let Some((guid, note)) = plan.delivery {
             sqlx::query("UPDATE deliveries SET state = 'done', note = $2, processed_at = $3, attempts = attempts + 1 WHERE guid = $1")
                 .bind(guid.as_str())
                 .bind(note)
                 .bind(ms(now))
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("INSERT INTO reasons (at, repo_id, sha, delivery, text) VALUES ($1, $2, $3, $4, $5)")
+                .bind(ms(now))
+                .bind(repo.0)
+                .bind(plan.sha.map(Sha::as_str))
+                .bind(guid.as_str())
+                .bind(note)
                 .execute(&mut *tx)
                 .await?;
         }
@@ -603,7 +551,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn tested(&self, repo: RepoId, tree_key: &str) -> Result<Option<Tested>> {
+    pub async fn tested(&self, repo: RepoId, tree_key: &str) -> Result<Option<Reused>> {
         let row = sqlx::query(
             "SELECT t.run_id, s.report FROM tested t JOIN steps s ON s.id = t.step_id WHERE t.repo_id = $1 AND t.tree_key = $2",
         )
@@ -614,7 +562,7 @@ impl Store {
         row.as_ref()
             .map(|r| {
                 let r = Of("tested", r);
-                Ok(Tested { run: r.parsed("run_id")?, report: r.maybe_json("report")? })
+                Ok(Reused { run: r.parsed("run_id")?, report: r.maybe_json("report")? })
             })
             .transpose()
     }
@@ -766,10 +714,7 @@ async fn dirty_run(tx: &mut Transaction<'static, Sqlite>, repo: RepoId, run: &st
 }
 
 async fn insert_run(tx: &mut Transaction<'static, Sqlite>, run: &NewRun, now: Timestamp) -> Result<bool> {
-    let outcome = run.outcome.or_else(|| {
-        let over = run.jobs.iter().all(|j| j.steps.iter().all(|s| s.reused.is_some()));
-        over.then_some(Outcome::Success)
-    });
+    let outcome = run.outcome.or_else(|| run.jobs.iter().all(NewJob::nothing_to_do).then_some(Outcome::Success));
     let state = if outcome.is_some() { "done" } else { "queued" };
     let done = sqlx::query(
         "INSERT INTO runs (id, repo_id, run_key, context, lane, pull, head_sha, test_sha, base_sha, attempt, state, outcome, \
@@ -799,7 +744,7 @@ async fn insert_run(tx: &mut Transaction<'static, Sqlite>, run: &NewRun, now: Ti
         return Ok(false);
     }
     for (seq, job) in run.jobs.iter().enumerate() {
-        let over = run.outcome.or_else(|| job.steps.iter().all(|s| s.reused.is_some()).then_some(Outcome::Success));
+        let over = run.outcome.or_else(|| job.nothing_to_do().then_some(Outcome::Success));
         sqlx::query(
             "INSERT INTO jobs (id, run_id, repo_id, app, seq, priority, state, outcome, spec, next_at, digest, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $10)",
