@@ -1,1 +1,3 @@
 //! The loops: planner, runner, rollouts, reporter, sweeper; shutdown.
+
+pub mod wake;
