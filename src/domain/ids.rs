@@ -163,6 +163,12 @@ text_id! {
     |s| name_shape(s, "._- ")
 }
 
+text_id! {
+    /// A slot's name: a release's name (`4f2a91c-8d03b6aa`), or an adopted pair's colour.
+    Slot, "a name of 1 to 63 letters, digits, dots, dashes and underscores",
+    |s| name_shape(s, "._-")
+}
+
 number_id! {
     /// GitHub's number for a repository: names get renamed, numbers stay.
     RepoId

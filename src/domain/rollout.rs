@@ -1,1 +1,0 @@
-//! The pure blue/green state machine.
