@@ -33,6 +33,8 @@ pub struct Repo {
     pub required_checks: BTreeMap<String, Vec<String>>,
     /// Pull requests by number.
     pub pulls: BTreeMap<i64, Pull>,
+    /// Plain issues by number.
+    pub issues: BTreeMap<i64, Issue>,
     /// Comments of issues and pull requests by number of the comment.
     pub comments: BTreeMap<i64, Comment>,
     /// Check suites.
@@ -50,6 +52,33 @@ pub struct Repo {
 }
 
 impl Repo {
+    /// An empty one.
+    #[must_use]
+    pub fn new(id: i64, owner: &str, name: &str, default_branch: &str, private: bool) -> Self {
+        Self {
+            id,
+            owner: owner.to_owned(),
+            name: name.to_owned(),
+            private,
+            archived: false,
+            default_branch: default_branch.to_owned(),
+            fork_of: None,
+            created_at: super::now(),
+            pushed_at: None,
+            grants: BTreeMap::new(),
+            required_checks: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+            issues: BTreeMap::new(),
+            comments: BTreeMap::new(),
+            suites: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            statuses: Vec::new(),
+            deployments: BTreeMap::new(),
+            activity: Vec::new(),
+            last_number: 0,
+        }
+    }
+
     /// `owner/name`.
     #[must_use]
     pub fn full_name(&self) -> String {
@@ -73,6 +102,21 @@ impl Repo {
         list.sort_by_key(|c| c.id);
         list
     }
+}
+
+/// A plain issue: there so that comments on one are told from comments on a pull request.
+#[derive(Debug, Clone)]
+pub struct Issue {
+    /// Its own number of the big kind.
+    pub id: i64,
+    /// Its number in the repository.
+    pub number: i64,
+    /// Title.
+    pub title: String,
+    /// Who opened it.
+    pub author: Author,
+    /// When.
+    pub created_at: Timestamp,
 }
 
 /// Who wrote something: a person, or an App's bot.
@@ -138,6 +182,8 @@ pub struct Pull {
     pub merged: Option<(String, String, Timestamp)>,
     /// Commit of the merge group that it waits in.
     pub queued: Option<String>,
+    /// Commits, lines added, lines deleted, files changed: as of the last look.
+    pub commits: (usize, i64, i64, usize),
     /// Reviews, oldest first.
     pub reviews: Vec<Review>,
     /// When it was opened.

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use code::{
-    Activity, ActivityKind, Author, Comment, CommentPlace, Mergeable, Pull, PullHead, Reaction, Repo, Review,
+    Activity, ActivityKind, Author, Comment, CommentPlace, Issue, Mergeable, Pull, PullHead, Reaction, Repo, Review,
     ReviewState,
 };
 pub use people::{App, AppSpec, Grant, Installation, Level, Role, Team, Token, User, UserKind};
