@@ -1,1 +1,3 @@
 //! The stand-in GitHub and the sample repositories: what `switchover demo` and the tests run against.
+
+pub mod github;
