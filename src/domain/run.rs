@@ -287,6 +287,6 @@ pub struct ConfigMistake {
     pub expected: String,
     /// The nearest right word.
     pub hint: Option<String>,
-    /// The same with the line and a caret, for a terminal or a code block.
-    pub rendered: String,
+    /// The line itself.
+    pub source: Option<String>,
 }

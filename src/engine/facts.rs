@@ -285,7 +285,7 @@ impl Engine {
 }
 
 fn mistake(message: String, expected: String) -> ConfigMistake {
-    ConfigMistake { line: 1, column: 1, rendered: format!("{CONFIG_FILE}: {message}"), message, expected, hint: None }
+    ConfigMistake { line: 1, column: 1, message, expected, hint: None, source: None }
 }
 
 fn shown(m: &config::Mistake, text: &str) -> ConfigMistake {
@@ -295,7 +295,7 @@ fn shown(m: &config::Mistake, text: &str) -> ConfigMistake {
         message: m.message.clone(),
         expected: m.expected.clone(),
         hint: m.hint.clone(),
-        rendered: config::render(std::slice::from_ref(m), text, CONFIG_FILE),
+        source: text.lines().nth(m.line.saturating_sub(1) as usize).map(|l| l.chars().take(200).collect()),
     }
 }
 

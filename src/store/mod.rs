@@ -29,7 +29,7 @@ pub use messages::Message;
 pub use repos::{Repo, RepoState};
 pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
 pub use runs::{Job, Planned, Run, Step, StepDone};
-pub use shown::{Dirty, Shown};
+pub use shown::{Dirty, Rendered, Shown};
 
 /// Why the store could not do it.
 #[derive(Debug, thiserror::Error)]

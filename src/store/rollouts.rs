@@ -78,8 +78,6 @@ pub struct RolloutRow {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Option<Timestamp>,
-    /// When the previous slot is retired.
-    pub retire_at: Option<Timestamp>,
 }
 
 /// A stored environment.
@@ -99,6 +97,12 @@ pub struct EnvironmentRow {
     pub hold_at: Option<Timestamp>,
     /// The rollout that is live, as far as the store knows (the live system rules).
     pub live_rollout: Option<RolloutId>,
+    /// The last claim.
+    pub epoch: Epoch,
+    /// Slots that stay warm as the way back, as JSON.
+    pub keep: String,
+    /// When the next one of them is retired.
+    pub retire_at: Option<Timestamp>,
 }
 
 impl Store {
@@ -125,7 +129,8 @@ impl Store {
         .await?;
         sqlx::query(
             "INSERT INTO rollouts (id, repo_id, environment, kind, sha, run_id, state, message, desired, progress, detail, asked, actor, \
-             next_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, '{}', $12, $13, $13)",
+             next_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+             '{\"promote\":false,\"cancel\":false,\"rollback\":false,\"superseded_by\":null}', $12, $13, $13)",
         )
         .bind(r.id.to_string())
         .bind(r.repo.0)
@@ -260,14 +265,14 @@ impl Store {
         Ok(Some(row))
     }
 
-    /// Writes where a rollout stands.
+    /// Writes where a rollout stands, and reads in the same transaction what people asked of it.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
-    pub async fn record_rollout(&self, id: RolloutId, epoch: Epoch, progress: &str, now: Timestamp) -> Result<()> {
+    pub async fn record_rollout(&self, id: RolloutId, epoch: Epoch, progress: &str, now: Timestamp) -> Result<String> {
         let mut tx = self.begin().await?;
         let row = sqlx::query(
-            "UPDATE rollouts SET progress = $3 WHERE id = $1 AND epoch = $2 AND state = 'active' RETURNING repo_id",
+            "UPDATE rollouts SET progress = $3 WHERE id = $1 AND epoch = $2 AND state = 'active' RETURNING repo_id, asked",
         )
         .bind(id.to_string())
         .bind(epoch.0)
@@ -275,12 +280,15 @@ impl Store {
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row else { return Err(StoreError::Fenced(format!("rollout {id}"))) };
-        dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
+        let row = Of("rollouts", &row);
+        let asked = row.text("asked")?;
+        dirty_rollout(&mut tx, RepoId(row.number("repo_id")?), &id.to_string(), now).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(asked)
     }
 
-    /// Ends a rollout. `live`: it serves now. `hold`: automatic releases stop, and why.
+    /// Ends a rollout. `live`: it serves now. `hold`: automatic releases stop, and why. `keep`: slots that stay warm (JSON)
+    /// in place of those kept so far, and when the first of them is retired.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
@@ -293,12 +301,12 @@ impl Store {
         message: &str,
         live: Option<RolloutId>,
         hold: Option<&str>,
-        retire_at: Option<Timestamp>,
+        keep: Option<(&str, Option<Timestamp>)>,
         now: Timestamp,
     ) -> Result<()> {
         let mut tx = self.begin().await?;
         let row = sqlx::query(
-            "UPDATE rollouts SET state = 'done', outcome = $3, message = $4, finished_at = $5, retire_at = $6 \
+            "UPDATE rollouts SET state = 'done', outcome = $3, message = $4, finished_at = $5 \
              WHERE id = $1 AND epoch = $2 AND state <> 'done' RETURNING *",
         )
         .bind(id.to_string())
@@ -306,7 +314,6 @@ impl Store {
         .bind(outcome)
         .bind(message)
         .bind(ms(now))
-        .bind(retire_at.map(ms))
         .fetch_optional(&mut *tx)
         .await?;
         let Some(row) = row.as_ref().map(read).transpose()? else {
@@ -329,6 +336,9 @@ impl Store {
             for other in before.iter().map(String::as_str).chain([live.to_string().as_str()]) {
                 dirty_rollout(&mut tx, row.repo, other, now).await?;
             }
+        }
+        if let Some((keep, retire_at)) = keep {
+            keep_in(&mut tx, row.repo, &row.environment, keep, retire_at).await?;
         }
         if let Some(reason) = hold {
             hold_in(&mut tx, row.repo, &row.environment, Some((reason, &row.actor)), now).await?;
@@ -375,33 +385,57 @@ impl Store {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Previous slots whose time is over, and when the next one is due.
+    /// When the next slot that is kept warm is retired, over all environments.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn retire_due(&self, now: Timestamp) -> Result<(Vec<RolloutRow>, Option<Timestamp>)> {
-        let rows = sqlx::query("SELECT * FROM rollouts WHERE retire_at <= $1 ORDER BY id")
-            .bind(ms(now))
-            .fetch_all(&self.read)
-            .await?;
-        let next: Option<i64> = sqlx::query_scalar("SELECT MIN(retire_at) FROM rollouts WHERE retire_at > $1")
-            .bind(ms(now))
-            .fetch_one(&self.read)
-            .await?;
-        Ok((rows.iter().map(read).collect::<Result<_>>()?, next.and_then(|n| Timestamp::from_millisecond(n).ok())))
+    pub async fn next_retire_at(&self) -> Result<Option<Timestamp>> {
+        let at: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(retire_at) FROM environments").fetch_one(&self.read).await?;
+        Ok(at.and_then(|n| Timestamp::from_millisecond(n).ok()))
     }
 
-    /// The previous slot of this rollout was retired, or needs no retiring any more.
+    /// Notes which slots of an environment stay warm, and when the next one of them is retired.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub async fn retired(&self, id: RolloutId, again_at: Option<Timestamp>) -> Result<()> {
-        sqlx::query("UPDATE rollouts SET retire_at = $2 WHERE id = $1")
-            .bind(id.to_string())
-            .bind(again_at.map(ms))
-            .execute(&self.write)
-            .await?;
+    pub async fn keep(&self, repo: RepoId, name: &str, keep: &str, retire_at: Option<Timestamp>) -> Result<()> {
+        let mut tx = self.begin().await?;
+        keep_in(&mut tx, repo, name, keep, retire_at).await?;
+        tx.commit().await?;
         Ok(())
+    }
+
+    /// Claims an environment without a rollout (to retire a slot), or lifts its epoch to at least `least` (after the loss
+    /// of the database, the live system knows a higher one).
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn claim_environment(&self, repo: RepoId, name: &str, least: Epoch) -> Result<Epoch> {
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT INTO environments (repo_id, name) VALUES ($1, $2) ON CONFLICT (repo_id, name) DO NOTHING")
+            .bind(repo.0)
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        let epoch: i64 = sqlx::query_scalar(
+            "UPDATE environments SET epoch = MAX(epoch, $3) + 1 WHERE repo_id = $1 AND name = $2 RETURNING epoch",
+        )
+        .bind(repo.0)
+        .bind(name)
+        .bind(least.0)
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Epoch(epoch))
+    }
+
+    /// A release decision was taken about this run.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn release_decided(&self, run: RunId) -> Result<()> {
+        self.set_meta(&format!("released:{run}"), "1").await
     }
 
     /// One environment, as far as anything was ever released to it.
@@ -436,6 +470,23 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
+}
+
+async fn keep_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    name: &str,
+    keep: &str,
+    retire_at: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query("UPDATE environments SET keep = $3, retire_at = $4 WHERE repo_id = $1 AND name = $2")
+        .bind(repo.0)
+        .bind(name)
+        .bind(keep)
+        .bind(retire_at.map(ms))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 async fn hold_in(
@@ -494,7 +545,6 @@ fn read(row: &SqliteRow) -> Result<RolloutRow> {
         created_at: row.time("created_at")?,
         started_at: row.maybe_time("started_at")?,
         finished_at: row.maybe_time("finished_at")?,
-        retire_at: row.maybe_time("retire_at")?,
     })
 }
 
@@ -508,6 +558,9 @@ fn read_environment(row: &SqliteRow) -> Result<EnvironmentRow> {
         hold_by: row.maybe_text("hold_by")?,
         hold_at: row.maybe_time("hold_at")?,
         live_rollout: row.maybe_parsed("live_rollout")?,
+        epoch: Epoch(row.number("epoch")?),
+        keep: row.text("keep")?,
+        retire_at: row.maybe_time("retire_at")?,
     })
 }
 

@@ -547,6 +547,26 @@ impl Store {
         Ok(())
     }
 
+    /// Adds a sentence to the run of a job.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the claim is stale.
+    pub async fn note_job(&self, job: &Job, note: &str, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        guard(&mut tx, job).await?;
+        let row = sqlx::query("SELECT * FROM runs WHERE id = $1").bind(job.run.to_string()).fetch_one(&mut *tx).await?;
+        let mut run = read_run(&row)?;
+        run.detail.error = Some(note.to_owned());
+        sqlx::query("UPDATE runs SET detail = $2 WHERE id = $1")
+            .bind(job.run.to_string())
+            .bind(to_json("runs", &run.detail)?)
+            .execute(&mut *tx)
+            .await?;
+        dirty_run(&mut tx, job.repo, &job.run.to_string(), now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// What was proven for a tree.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What GitHub should show and what it was seen to show: one row per check run or deployment.
 //!
-//! A row's `base_key` names the thing (a step, a commit's AND-check, a rollout); its `generation` grows when a
-//! completed check must run again, because a re-run is always a new check run on GitHub.
+//! A row's `base_key` names the thing (a step, a commit's AND-check, a rollout). When a completed check must run again, a
+//! new row with a numbered key follows, because a re-run is always a new check run on GitHub.
 
 use jiff::Timestamp;
 
@@ -48,6 +48,21 @@ pub struct Shown {
     pub up_to_date: bool,
 }
 
+/// What should stand on GitHub.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// Our key for it; the check run's `external_id`.
+    pub key: String,
+    /// The key without the number of a new check run of the same name.
+    pub base: String,
+    /// `check` or `deployment`.
+    pub kind: &'static str,
+    /// What it stands on.
+    pub sha: Sha,
+    /// As JSON.
+    pub json: String,
+}
+
 impl Store {
     /// Marks something to be rendered again.
     ///
@@ -87,63 +102,28 @@ impl Store {
     }
 
     /// Notes what should stand on GitHub for one dirty thing, and takes its mark off unless it changed meanwhile.
-    /// `desired` are (base key, kind, JSON, completed).
     ///
     /// # Errors
     /// When the database can't be written.
-    pub async fn render(
-        &self,
-        of: &Dirty,
-        sha: &Sha,
-        desired: &[(String, &str, String, bool)],
-        now: Timestamp,
-    ) -> Result<()> {
+    pub async fn render(&self, of: &Dirty, desired: &[Rendered], now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
-        for (base, kind, json, completed) in desired {
-            let hash = Digest::of(json.as_bytes());
-            let row = sqlx::query("SELECT * FROM shown WHERE base_key = $1 ORDER BY generation DESC LIMIT 1")
-                .bind(base)
-                .fetch_optional(&mut *tx)
-                .await?;
-            let (generation, reuse) = match row.as_ref().map(|r| Of("shown", r)) {
-                None => (1, false),
-                Some(r) => {
-                    // Completed and again under way: a new check run.
-                    let again = *kind == "check" && r.flag("completed")? && !completed;
-                    (r.number("generation")? + i64::from(again), !again)
-                }
-            };
-            let key = if generation == 1 { base.clone() } else { format!("{base}#{generation}") };
-            if reuse {
-                sqlx::query(
-                    "UPDATE shown SET desired = $2, desired_hash = $3, completed = $4, updated_at = $5, \
-                     next_at = CASE WHEN attempts = 0 THEN $5 ELSE next_at END WHERE key = $1 AND desired_hash <> $3",
-                )
-                .bind(&key)
-                .bind(json)
-                .bind(hash.as_str())
-                .bind(i64::from(*completed))
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await?;
-            } else {
-                sqlx::query(
-                    "INSERT INTO shown (key, kind, repo_id, base_key, generation, sha, desired, desired_hash, completed, next_at, updated_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)",
-                )
-                .bind(&key)
-                .bind(*kind)
-                .bind(of.repo.0)
-                .bind(base)
-                .bind(generation)
-                .bind(sha.as_str())
-                .bind(json)
-                .bind(hash.as_str())
-                .bind(i64::from(*completed))
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await?;
-            }
+        for item in desired {
+            let hash = Digest::of(item.json.as_bytes());
+            sqlx::query(
+                "INSERT INTO shown (key, kind, repo_id, base_key, sha, desired, desired_hash, next_at, updated_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (key) DO UPDATE SET desired = $6, desired_hash = $7, \
+                 updated_at = $8, next_at = CASE WHEN shown.attempts = 0 THEN $8 ELSE shown.next_at END WHERE shown.desired_hash <> $7",
+            )
+            .bind(&item.key)
+            .bind(item.kind)
+            .bind(of.repo.0)
+            .bind(&item.base)
+            .bind(item.sha.as_str())
+            .bind(&item.json)
+            .bind(hash.as_str())
+            .bind(ms(now))
+            .execute(&mut *tx)
+            .await?;
         }
         sqlx::query("DELETE FROM dirty WHERE kind = $1 AND repo_id = $2 AND subject = $3 AND version = $4")
             .bind(&of.kind)
@@ -154,6 +134,18 @@ impl Store {
             .await?;
         tx.commit().await?;
         Ok(())
+    }
+
+    /// The newest one under a base key.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn latest_shown(&self, base: &str) -> Result<Option<Shown>> {
+        let row = sqlx::query("SELECT * FROM shown WHERE base_key = $1 ORDER BY rowid DESC LIMIT 1")
+            .bind(base)
+            .fetch_optional(&self.read)
+            .await?;
+        row.as_ref().map(read).transpose()
     }
 
     /// Takes a mark off that leads nowhere (its repository or commit is gone).

@@ -153,6 +153,9 @@ CREATE TABLE environments (
     hold_at BIGINT,
     live_rollout TEXT,
     epoch BIGINT NOT NULL DEFAULT 0,
+    -- slots that stay warm as the way back, as JSON, and when the next one of them is retired
+    keep TEXT NOT NULL DEFAULT '[]',
+    retire_at BIGINT,
     PRIMARY KEY (repo_id, name)
 );
 
@@ -176,9 +179,7 @@ CREATE TABLE rollouts (
     next_at BIGINT NOT NULL,
     created_at BIGINT NOT NULL,
     started_at BIGINT,
-    finished_at BIGINT,
-    -- when the previous slot is no longer kept warm
-    retire_at BIGINT
+    finished_at BIGINT
 );
 CREATE INDEX rollouts_by_environment ON rollouts (repo_id, environment, created_at);
 CREATE INDEX rollouts_open ON rollouts (state, next_at);
@@ -201,11 +202,9 @@ CREATE TABLE shown (
     kind TEXT NOT NULL,
     repo_id BIGINT NOT NULL,
     base_key TEXT NOT NULL,
-    generation BIGINT NOT NULL,
     sha TEXT NOT NULL,
     desired TEXT NOT NULL,
     desired_hash TEXT NOT NULL,
-    completed BIGINT NOT NULL,
     shown_hash TEXT,
     github_id BIGINT,
     -- an attempt was made whose effect is not known: look before writing
@@ -215,7 +214,7 @@ CREATE TABLE shown (
     error TEXT,
     updated_at BIGINT NOT NULL
 );
-CREATE INDEX shown_by_base ON shown (base_key, generation);
+CREATE INDEX shown_by_base ON shown (base_key);
 CREATE INDEX shown_by_sha ON shown (repo_id, sha);
 
 CREATE TABLE messages (
