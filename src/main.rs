@@ -1,3 +1,11 @@
 //! The `switchover` binary: command line and composition root.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: the supervisor must be one thread with no files open.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "step-shim") {
+        return switchover::exec::shim::shim_main();
+    }
+    ExitCode::SUCCESS
+}

@@ -35,6 +35,29 @@ fn open_up(path: &Path) {
     }
 }
 
+/// Copies a folder with its modes, times and links as they are. Links are copied, never followed; pipes, sockets and
+/// devices are left out. Where the file system can, contents are shared and not copied (copy_file_range(2)).
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let meta = entry.metadata()?;
+        if meta.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if meta.is_dir() {
+            copy_tree(&source, &target)?;
+        } else if meta.is_file() {
+            fs::copy(&source, &target)?;
+            // Opened for reading: a file may be read-only, and times can be set all the same.
+            fs::File::open(&target)?.set_modified(meta.modified()?)?;
+        }
+    }
+    let meta = fs::metadata(from)?;
+    fs::File::open(to)?.set_modified(meta.modified()?)?;
+    fs::set_permissions(to, meta.permissions())
+}
+
 /// The path if it stays below the folder that it is read from: relative, and with no `..`.
 pub(crate) fn inside(path: &str) -> Option<PathBuf> {
     let mut clean = PathBuf::new();

@@ -8,6 +8,11 @@
 //! * [`reports`]: JUnit XML and libtest's text as one `TestReport`.
 //! * [`host`]: what processes started here see of the server's own environment.
 
+pub mod caches;
 pub(crate) mod files;
 pub mod git;
 pub mod host;
+pub mod local;
+pub mod log;
+pub(crate) mod processes;
+pub mod shim;
