@@ -19,6 +19,8 @@ pub mod reporter;
 pub mod rollouts;
 pub mod runner;
 pub mod sweeper;
+pub mod targets;
+pub mod tools;
 pub mod views;
 pub mod wake;
 
@@ -29,12 +31,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent,
-    domain::ids::{JobId, RepoRef},
-    exec::{Executor, git::{GitAuth, GitError, Mirrors}},
+    domain::{ids::{JobId, RepoRef, RolloutId}, rollout::Asked},
+    exec::{local::Executor, git::{GitAuth, GitError, Mirrors}},
     github::{GitHub, GitHubError},
     settings::Settings,
     store::{Store, StoreError},
@@ -71,8 +74,12 @@ pub struct Shared {
     pub instance: String,
     /// A fingerprint of the tools that steps find on this machine.
     pub tools: String,
+    /// The server's own key: names of slots are made with it.
+    pub key: Vec<u8>,
     /// Work that can be stopped.
     pub running: Mutex<HashMap<JobId, CancellationToken>>,
+    /// Rollouts that are driven here, and what is asked of them.
+    pub asking: Mutex<HashMap<RolloutId, watch::Sender<Asked>>>,
 }
 
 impl std::ops::Deref for Engine {
@@ -97,6 +104,9 @@ pub enum EngineError {
     /// The agent.
     #[error("agent: {0}")]
     Agent(#[from] agent::ClientError),
+    /// The machine: no process, no file, no memory.
+    #[error("this machine: {0}")]
+    Machine(String),
     /// Something that will not change by trying again.
     #[error("{0}")]
     Refused(String),

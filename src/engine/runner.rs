@@ -17,12 +17,12 @@ use super::{Engine, EngineError, LEASE, backoff, until};
 use crate::{
     clock,
     domain::{
-        ids::JobId,
+        ids::AppName,
         run::{Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
     },
     exec::{
-        self, StepSpec,
-        caches::Caches,
+        caches::{CacheError, CacheJob, Caches, JobHome},
+        local::{OUTPUT_LIMIT, StepSpec},
         log::LogReader,
         reports,
     },
@@ -36,8 +36,6 @@ use crate::{
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Between TERM and KILL of a step.
 const STEP_GRACE: Duration = Duration::from_secs(10);
-/// Output kept per step.
-const OUTPUT_LIMIT: u64 = 50 * 1024 * 1024;
 /// Tries of a job when the machine or GitHub is at fault.
 const MOST_TRIES: i64 = 5;
 /// Lines of a log that stand in the check when there is no report.
@@ -148,11 +146,12 @@ enum Ended {
 }
 
 async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Result<Ended, EngineError> {
-    let trust = match job.spec.trigger {
-        Trigger::Release => "release",
-        Trigger::Branch => "branch",
-        Trigger::OwnPull => "own",
-        Trigger::Stranger => "stranger",
+    // What a release reads is written by releases and branches alone; a pull request gets a copy of it.
+    let (trust, seed) = match job.spec.trigger {
+        Trigger::Release => ("release", None),
+        Trigger::Branch => ("branch", Some("release")),
+        Trigger::OwnPull => ("own", Some("release")),
+        Trigger::Stranger => ("stranger", Some("release")),
     };
     let pool_key = format!("{}-{trust}", job.app);
     let workspace = engine.mirrors.checkout(job.repo, &job.spec.commit, &pool_key).await?;
@@ -160,21 +159,38 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let app_dir = workspace.path().join(&job.spec.path);
     if !app_dir.is_dir() {
         // The configuration names a folder that is not in this commit.
-        return missing_folder(engine, job).await;
+        let note = format!(
+            "The folder `{}` of app {} is not in {}: mend `apps.{}.path` in {}.",
+            job.spec.path,
+            job.app,
+            job.spec.commit.short(),
+            job.app,
+            super::facts::CONFIG_FILE
+        );
+        return author(engine, job, &note).await;
     }
-    let home = tempfile::Builder::new().prefix("home-").tempdir_in(homes(engine)?).map_err(|e| io(&e))?;
+    let homes = engine.settings.data.join("homes");
+    let home = JobHome::create(&homes, job.id).map_err(|e| EngineError::Machine(e.to_string()))?;
     let caches = Caches::new(engine.settings.data.join("caches"));
-    caches
-        .prepare(job.repo, &job.app, trust, home.path(), &app_dir, &job.spec.cache)
-        .await
-        .map_err(|e| EngineError::Refused(format!("caches of {}: {e}", job.app)))?;
+    let app = AppName::new(job.app.clone()).map_err(|e| EngineError::Refused(e.to_string()))?;
+    let (entries, repo, place, dir) = (job.spec.cache.clone(), job.repo, home.path().to_owned(), app_dir.clone());
+    let caches = tokio::task::spawn_blocking(move || {
+        let job = CacheJob { repo, app: &app, trust, seed, home: &place, app_dir: &dir };
+        caches.prepare(&job, &entries)
+    });
+    let _caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
+        Ok(held) => held,
+        Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
+        Err(e) => return Err(EngineError::Machine(e.to_string())),
+    };
     let full_name = engine.store.repo(job.repo).await?.map(|r| r.info.repo.full_name()).unwrap_or_default();
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
     let redactor = Redactor::new(secrets.iter().map(|(_, v)| v.clone()));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
     for step in steps.iter().filter(|s| s.state != "done") {
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
-        let place = Place { app_dir: &app_dir, home: home.path(), workspace: workspace.path() };
+        let place =
+            Place { app_dir: &app_dir, home: home.path(), workspace: workspace.path(), lock: workspace.steps_lock() };
         let outcome = one_step(engine, job, step, spec, &place, &secrets, &redactor, token).await?;
         engine.metrics.steps.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
         engine.wake.report.notify_one();
@@ -192,16 +208,13 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
             let (dir, root, files) = (app_dir.clone(), engine.releases_root(), release.files.clone());
             let stored = tokio::task::spawn_blocking(move || releases::store(&dir, files.as_deref(), &root))
                 .await
-                .map_err(|e| EngineError::Refused(e.to_string()))?;
+                .map_err(|e| EngineError::Machine(e.to_string()))?;
             crate::failpoint::hit("runner.after_release_stored");
             match stored {
                 Ok(stored) => Some((release.build_key.clone(), stored)),
                 Err(e) => {
                     tracing::warn!(job = %job.id, app = job.app, "the release can't be stored: {e}");
-                    let note = format!("The release of {} can't be stored: {e}", job.app);
-                    engine.store.note_job(job, &note, clock::now()).await?;
-                    engine.store.end_job(job, Outcome::Failure, None, clock::now()).await?;
-                    return Ok(Ended::Over);
+                    return author(engine, job, &format!("The release of {} can't be stored: {e}", job.app)).await;
                 }
             }
         }
@@ -214,16 +227,9 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     Ok(Ended::Over)
 }
 
-async fn missing_folder(engine: &Engine, job: &Job) -> Result<Ended, EngineError> {
-    let note = format!(
-        "The folder `{}` of app {} is not in {}: mend `apps.{}.path` in {}.",
-        job.spec.path,
-        job.app,
-        job.spec.commit.short(),
-        job.app,
-        super::facts::CONFIG_FILE
-    );
-    engine.store.note_job(job, &note, clock::now()).await?;
+/// Ends a job with something that its author can mend.
+async fn author(engine: &Engine, job: &Job, note: &str) -> Result<Ended, EngineError> {
+    engine.store.note_job(job, note, clock::now()).await?;
     engine.store.end_job(job, Outcome::Failure, None, clock::now()).await?;
     Ok(Ended::Over)
 }
@@ -232,6 +238,7 @@ struct Place<'a> {
     app_dir: &'a Path,
     home: &'a Path,
     workspace: &'a Path,
+    lock: &'a Path,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one step, used once")]
@@ -264,11 +271,11 @@ async fn one_step(
         grace: STEP_GRACE,
         log: file.clone(),
         output_limit: OUTPUT_LIMIT,
-        redactor: redactor.clone(),
+        hold: Some(place.lock.to_owned()),
     };
     let result = match engine.executor.run(&order, token.clone()).await {
         Ok(result) => result,
-        Err(e) => return Err(EngineError::Refused(format!("step {}: {e}", step.name))),
+        Err(e) => return Err(EngineError::Machine(format!("step {}: {e}", step.name))),
     };
     crate::failpoint::hit("runner.after_step_ran");
     if result.end == StepEnd::Cancelled {
@@ -282,7 +289,7 @@ async fn one_step(
         let lines = LogReader::open(&file).and_then(|mut l| l.tail(LAST_LINES)).unwrap_or_default();
         (report, lines.into_iter().map(|l| l.text).collect::<Vec<String>>())
     });
-    let (report, last_lines) = read.await.map_err(|e| EngineError::Refused(e.to_string()))?;
+    let (report, last_lines) = read.await.map_err(|e| EngineError::Machine(e.to_string()))?;
     let outcome = judge(&result, report.as_ref());
     let done = StepDone {
         outcome,
@@ -337,23 +344,8 @@ fn read_reports(
     reports::read_libtest(text.iter().map(String::as_str), app_path, &exists)
 }
 
-fn homes(engine: &Engine) -> Result<PathBuf, EngineError> {
-    let dir = engine.settings.data.join("homes");
-    std::fs::create_dir_all(&dir).map_err(|e| io(&e))?;
-    Ok(dir)
-}
-
 fn io(e: &std::io::Error) -> EngineError {
     EngineError::Store(StoreError::Disk(e.to_string()))
-}
-
-/// Removes what a killed process left: homes of steps that no longer run.
-pub fn clean_homes(data: &Path) {
-    if let Ok(entries) = std::fs::read_dir(data.join("homes")) {
-        for entry in entries.flatten() {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
 }
 
 /// Where a step's log lies.
@@ -363,11 +355,3 @@ pub fn log_file(data: &Path, log: &str) -> Option<PathBuf> {
     let plain = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
     plain.then(|| data.join(relative))
 }
-
-/// Stops one job's work in this process.
-pub fn stop(engine: &Engine, job: JobId) {
-    engine.stop_jobs(&[job]);
-}
-
-#[expect(unused_imports, reason = "the executor's trait is used through the engine")]
-use exec::Executor as _;

@@ -13,6 +13,7 @@ use crate::{
         event::{Actor, Event, PullAction},
         ids::{DeliveryId, Digest, Sha},
     },
+    github::GitHubError,
     store::{NewDelivery, RepoState},
 };
 
@@ -32,16 +33,8 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
             () = tokio::time::sleep(wait) => {}
         }
         wait = EVERY;
-        if let Err(e) = installations(&engine).await {
-            tracing::warn!(error = %e, "installations can't be listed now");
-            wait = Duration::from_secs(30);
-        }
-        if let Err(e) = missed_deliveries(&engine).await {
-            tracing::warn!(error = %e, "the delivery log can't be read now");
-            wait = Duration::from_secs(30);
-        }
-        if let Err(e) = heads(&engine).await {
-            tracing::warn!(error = %e, "branch heads can't be compared now");
+        if let Err(e) = sweep(&engine).await {
+            tracing::warn!(error = %e, "GitHub can't be asked for what was missed now");
             wait = Duration::from_secs(30);
         }
         if let Err(e) = engine.store.forget_payloads(clock::now() - PAYLOADS).await {
@@ -49,11 +42,22 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
         }
         let swept = engine.mirrors.sweep().await;
         tracing::debug!(?swept, "swept");
-        // Gates that wait for other people's checks are looked at even if their webhook was lost.
-        engine.wake.rollouts.notify_one();
-        engine.wake.deliveries.notify_one();
-        engine.wake.report.notify_one();
     }
+}
+
+/// One look for everything that was missed.
+///
+/// # Errors
+/// When GitHub or the store can't be reached.
+pub async fn sweep(engine: &Engine) -> Result<(), EngineError> {
+    installations(engine).await?;
+    missed_deliveries(engine).await?;
+    heads(engine).await?;
+    // Gates that wait for other people's checks are looked at even if their webhook was lost.
+    engine.wake.rollouts.notify_one();
+    engine.wake.deliveries.notify_one();
+    engine.wake.report.notify_one();
+    Ok(())
 }
 
 /// Installations that we do not know (their webhook was lost, or the database is new).
@@ -67,28 +71,45 @@ async fn installations(engine: &Engine) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Fetches what GitHub could not deliver. The same id as the lost one: a later redelivery meets it.
+/// Fetches what GitHub could not deliver. The same id as the lost one: a later redelivery meets it. The log is read from
+/// its newest end down to what was read before.
 async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
     let seen: i64 = engine.store.meta(CURSOR).await?.and_then(|v| v.parse().ok()).unwrap_or(0);
-    let log = engine.github.hook_deliveries(seen).await?;
-    let Some(newest) = log.iter().map(|d| d.id).max() else { return Ok(()) };
-    for entry in log {
-        let Ok(guid) = DeliveryId::new(entry.guid.clone()) else { continue };
-        if engine.store.unknown_deliveries(std::slice::from_ref(&guid)).await?.is_empty() {
-            continue;
+    let mut newest = seen;
+    let mut cursor: Option<String> = None;
+    let mut missed = Vec::new();
+    loop {
+        let page = engine.github.hook_deliveries(cursor.as_deref()).await?;
+        for entry in &page.deliveries {
+            newest = newest.max(entry.id);
+            let unknown = engine.store.unknown_deliveries(std::slice::from_ref(&entry.guid)).await?;
+            if entry.id > seen && !unknown.is_empty() {
+                missed.push(entry.clone());
+            }
         }
-        let Some(full) = engine.github.hook_delivery(entry.id).await? else { continue };
-        let body = full.payload.into_bytes();
-        let peek = crate::github::webhook::peek(&body);
-        tracing::info!(delivery = %guid, event = entry.event, status = entry.status, "missed, fetched from the delivery log");
+        cursor = page.next;
+        if cursor.is_none() || page.deliveries.iter().any(|d| d.id <= seen) {
+            break;
+        }
+    }
+    // Oldest first: the order in which they would have come.
+    missed.sort_by_key(|d| d.id);
+    for entry in missed {
+        let full = match engine.github.hook_delivery(entry.id).await {
+            Ok(full) => full,
+            Err(GitHubError::NotFound { .. }) => continue,
+            Err(e) => return Err(e.into()),
+        };
+        let peek = crate::github::webhook::peek(&full.payload);
+        tracing::info!(delivery = %entry.guid, event = entry.event, status = entry.status, "missed, fetched from the delivery log");
         let delivery = NewDelivery {
-            guid,
+            guid: entry.guid,
             event: entry.event,
             action: peek.action,
             repo_id: peek.repo_id.map(|r| r.0),
             installation_id: peek.installation_id.map(|i| i.0),
             received_at: clock::now(),
-            body,
+            body: full.payload,
         };
         engine.store.receive(delivery).await?;
     }
