@@ -1,7 +1,13 @@
 //! Targets and the prober: how a release gets live without losing a request.
 //!
 //! * [`Target`]: where releases run; [`local`] is the first.
-//! * [`drive`]: brings one rollout from wherever it stands to its end.
+//! * [`drive()`]: brings one rollout from wherever it stands to its end.
+//! * [`prober`]: requests through the flip.
+
+pub mod drive;
+pub mod prober;
+
+pub use drive::{DriveEnd, DriveError, Journal, JournalError, drive};
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;

@@ -95,6 +95,9 @@ pub struct ProbeFigures {
     /// Last answer by a slot that was switched away from, in milliseconds after its flip. None: there was none, or the
     /// target can't tell who answered.
     pub last_old_ms: Option<u64>,
+    /// The same for the way back: last answer by the bad slot, in milliseconds after the flip back.
+    #[serde(default)]
+    pub last_bad_ms: Option<u64>,
 }
 
 /// How many failures are kept in words.
@@ -111,6 +114,7 @@ impl ProbeFigures {
         self.before.merge(&later.before);
         self.after.merge(&later.after);
         self.last_old_ms = self.last_old_ms.max(later.last_old_ms);
+        self.last_bad_ms = self.last_bad_ms.max(later.last_bad_ms);
     }
 
     /// `0 of 12,430 probes failed`.

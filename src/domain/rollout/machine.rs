@@ -555,6 +555,7 @@ impl<'a> Rules<'a> {
             let old = v.old_slot();
             if let Some(probes) = self.o.probes.get(name)
                 && !probes.blind
+                && !v.did.blind
                 && probes.failed >= PROBES.0
             {
                 let last = probes.last.as_deref().unwrap_or("no answer");

@@ -90,8 +90,15 @@ pub struct AppProgress {
     pub at_switch: Option<AtSwitch>,
     /// Real requests that the new slot got since the flip.
     pub traffic: Traffic,
-    /// Requests still in flight on the old slot when the drain time was over.
+    /// Requests still in flight on the old slot when the drain time was over (streams, websockets): they go on until
+    /// that slot is retired.
     pub undrained: Option<u64>,
+    /// Its probes failed before the flip too, so they prove nothing.
+    #[serde(default)]
+    pub blind: bool,
+    /// A crash left `pre_deploy` under way: it may have run twice.
+    #[serde(default)]
+    pub pre_deploy_again: bool,
 }
 
 /// What stood there before this rollout.
@@ -131,9 +138,6 @@ pub struct CommandReport {
     pub started: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
-    /// It ran again, because the server ended while it ran.
-    #[serde(default)]
-    pub again: bool,
 }
 
 /// Something worth telling.
@@ -341,6 +345,12 @@ impl Progress {
 
     /// Right before an action: what is to be remembered of the moment.
     pub fn intend(&mut self, action: &Action, observed: &Observed) {
+        if let Action::PreDeploy { app } = action
+            && self.intent.as_ref() == Some(action)
+            && let Some(state) = self.apps.get_mut(app)
+        {
+            state.pre_deploy_again = true;
+        }
         self.intent = Some(action.clone());
         if let Action::Switch { app, from, to } = action
             && let Some(state) = self.apps.get_mut(app)
@@ -361,7 +371,7 @@ impl Progress {
 
     /// After an action: what it brought, or why it failed.
     pub fn happened(&mut self, desired: &Desired, action: &Action, result: Result<Effect, String>, now: Timestamp) {
-        let again = self.intent.take().is_none();
+        self.intent = None;
         let effect = match result {
             Ok(effect) => effect,
             Err(words) => {
@@ -386,7 +396,7 @@ impl Progress {
             }
             (Action::PreDeploy { app }, Effect::Ran(report)) => {
                 if let Some(state) = self.apps.get_mut(app) {
-                    state.pre_deploy = Some(CommandReport { again: report.again || again, ..report });
+                    state.pre_deploy = Some(report);
                 }
             }
             (Action::Smoke { app }, Effect::Ran(report)) => {
@@ -427,6 +437,20 @@ impl Progress {
             let (Some(state), Some(seen)) = (self.apps.get_mut(&app.name), observed.apps.get(&app.name)) else {
                 continue;
             };
+            if let Some(probes) = observed.probes.get(&app.name)
+                && probes.blind
+                && !state.blind
+            {
+                state.blind = true;
+                let words = format!("{}: its probes failed before the switch too, so they prove nothing.", app.name);
+                self.messages.push(Message { at: now, words });
+            }
+            if self.phase == Phase::Converge
+                && let Some(old) = state.base.as_ref().and_then(|b| b.active.as_ref()).and_then(|s| seen.slots.get(s))
+                && state.switched_at.is_some()
+            {
+                state.undrained = Some(old.requests.in_flight).filter(|n| *n > 0);
+            }
             let Some(new) = seen.slots.get(&app.slot) else { continue };
             if new.full() && state.warm_at.is_none() && state.put {
                 state.warm_at = Some(now);
