@@ -4,14 +4,13 @@
 //! entry's own last name (Node finds packages by it). A link to it stands where the entry says.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io,
+    fs, io,
     os::unix::fs::{DirBuilderExt, symlink},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use super::files::{copy_tree, inside, remove_tree};
+use super::files::{Lock, copy_tree, inside, remove_tree};
 use crate::domain::ids::{AppName, Digest, JobId, RepoId};
 
 /// Why a cache can't be used.
@@ -49,7 +48,7 @@ pub struct Caches {
 /// Caches in use. While it lives, nobody takes a copy of them or sweeps them away.
 #[derive(Debug)]
 pub struct CacheUse {
-    _locks: Vec<File>,
+    _locks: Vec<Lock>,
 }
 
 /// Where the caches of one job lie and where they are to be seen.
@@ -95,19 +94,9 @@ impl Caches {
             };
             let key = Digest::of(entry.trim_end_matches('/').as_bytes());
             let folder = self.folder(job, job.trust).join(key.short());
-            let lock = lock_file(&folder)?;
             let store = folder.join(name);
-            if !store.exists() {
-                // Seeding is for one; the others wait for it.
-                lock.lock().map_err(io_error("locking", &folder))?;
-                if !store.exists() {
-                    let source = job.seed.map(|seed| self.folder(job, seed).join(key.short()));
-                    seed(source.as_deref(), &folder, &store)?;
-                }
-            }
-            lock.lock_shared().map_err(io_error("locking", &folder))?;
-            let _ = lock.set_modified(SystemTime::from(crate::clock::now()));
-            locks.push(lock);
+            let source = job.seed.map(|seed| self.folder(job, seed).join(key.short()));
+            locks.push(ready(&folder, &store, source.as_deref())?);
             place(base, &path, &store).map_err(|e| match e {
                 PlaceError::Occupied => bad("the commit already has something of that name there"),
                 PlaceError::Link => bad("a folder on the way there is a link or a file"),
@@ -151,12 +140,30 @@ impl Caches {
     }
 }
 
+/// Sees to it that the cache is there, and holds it. Making it is for one; the others wait.
+fn ready(folder: &Path, store: &Path, source: Option<&Path>) -> Result<Lock, CacheError> {
+    fs::create_dir_all(folder).map_err(io_error("making", folder))?;
+    let path = folder.join("lock");
+    loop {
+        if store.exists() {
+            let lock = Lock::shared(&path).map_err(io_error("locking", &path))?;
+            // The sweeper may have been faster.
+            if store.exists() {
+                lock.touch();
+                return Ok(lock);
+            }
+        } else {
+            let _alone = Lock::wait(&path).map_err(io_error("locking", &path))?;
+            if !store.exists() {
+                seed(source, folder, store)?;
+            }
+        }
+    }
+}
+
 /// Removes a cache, unless somebody uses it. The lock file stays, so that it is the same one for everybody.
 fn remove_unused(folder: &Path) -> bool {
-    let Ok(lock) = lock_file(folder) else { return false };
-    if lock.try_lock().is_err() {
-        return false;
-    }
+    let Ok(Some(_lock)) = Lock::now(&folder.join("lock")) else { return false };
     let entries: Vec<_> = fs::read_dir(folder).into_iter().flatten().flatten().collect();
     let mut any = false;
     for path in entries.iter().map(fs::DirEntry::path).filter(|p| p.file_name().is_some_and(|n| n != "lock")) {
@@ -168,24 +175,15 @@ fn remove_unused(folder: &Path) -> bool {
     any
 }
 
-fn lock_file(folder: &Path) -> Result<File, CacheError> {
-    fs::create_dir_all(folder).map_err(io_error("making", folder))?;
-    let path = folder.join("lock");
-    File::options().create(true).truncate(false).write(true).open(&path).map_err(io_error("opening", &path))
-}
-
 /// Fills an empty cache from another one, if that lies still. Done beside and moved: a cache that has its name is whole.
 fn seed(source: Option<&Path>, folder: &Path, store: &Path) -> Result<(), CacheError> {
     let beside = folder.join("new");
     remove_tree(&beside).map_err(io_error("removing", &beside))?;
     let from = source.and_then(|s| Some((s, s.join(store.file_name()?)))).filter(|(_, from)| from.is_dir());
     if let Some((source, from)) = from {
-        let lock = lock_file(source)?;
-        match lock.try_lock() {
-            Ok(()) => copy_tree(&from, &beside).map_err(io_error("copying", &from))?,
-            // In use: a torn copy is worse than none.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Error(e)) => return Err(io_error("locking", source)(e)),
+        // In use: a torn copy is worse than none.
+        if let Some(_lock) = Lock::now(&source.join("lock")).map_err(io_error("locking", source))? {
+            copy_tree(&from, &beside).map_err(io_error("copying", &from))?;
         }
     }
     fs::create_dir_all(&beside).map_err(io_error("making", &beside))?;

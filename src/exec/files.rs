@@ -2,9 +2,64 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Component, Path, PathBuf},
 };
+
+use jiff::Timestamp;
+
+/// A lock on a file (flock(2)), let go when dropped. Explicitly: a process that another thread is just starting has a
+/// copy of every open file until it becomes its program, and would hold on to the lock for that moment.
+#[derive(Debug)]
+pub(crate) struct Lock(fs::File);
+
+impl Lock {
+    /// Opens the file, or makes it, without locking it.
+    pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
+        fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(path)
+    }
+
+    /// Ours alone, or none when somebody else has it.
+    pub(crate) fn now(path: &Path) -> io::Result<Option<Self>> {
+        let file = Self::open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    /// Ours alone; waits for it.
+    pub(crate) fn wait(path: &Path) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        file.lock()?;
+        Ok(Self(file))
+    }
+
+    /// Ours and others'; waits until nobody has it alone.
+    pub(crate) fn shared(path: &Path) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        file.lock_shared()?;
+        Ok(Self(file))
+    }
+
+    /// Sets the file's time to now: when it was last used.
+    pub(crate) fn touch(&self) {
+        // Only a hint for the sweeper.
+        let _ = self.0.set_modified(std::time::SystemTime::from(crate::clock::now()));
+    }
+
+    /// When it was last used.
+    pub(crate) fn touched(&self) -> Option<Timestamp> {
+        Timestamp::try_from(self.0.metadata().ok()?.modified().ok()?).ok()
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
 
 /// Removes a folder and all below it, also where it is not writable (Go's module cache). Nothing there: fine.
 /// Symbolic links are removed, never followed.

@@ -33,7 +33,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{log::LogWriter, processes};
+use super::{files::Lock, log::LogWriter, processes};
 use crate::domain::run::{StepEnd, StepResult};
 
 /// What the server wants to have run.
@@ -162,7 +162,7 @@ fn supervise(order: &Order, mut cancel: bool) -> Result<StepResult, String> {
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         mask.add(signal);
     }
-    let _hold = order.hold.as_deref().map(lock_shared).transpose()?;
+    let _hold = order.hold.as_deref().map(Lock::shared).transpose().map_err(|e| place("locking the workspace", &e))?;
     if server_is_gone() {
         return Err("the server is gone".into());
     }
@@ -310,11 +310,6 @@ impl Step {
             (None, _) => StepEnd::NotStarted("its process was lost".into()),
         }
     }
-}
-
-fn lock_shared(path: &std::path::Path) -> Result<File, String> {
-    let file = File::options().create(true).truncate(false).write(true).open(path);
-    file.and_then(|f| f.lock_shared().map(|()| f)).map_err(|e| format!("locking {}: {e}", path.display()))
 }
 
 fn server_is_gone() -> bool {

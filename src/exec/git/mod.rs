@@ -17,7 +17,6 @@ use std::{
     collections::HashMap,
     fs::{File, TryLockError},
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -31,7 +30,10 @@ pub use objects::{CommitInfo, FileEntry, MergeOutcome};
 pub use pool::Workspace;
 pub use sweep::Swept;
 
-use crate::domain::ids::{RepoId, Sha};
+use crate::{
+    domain::ids::{RepoId, Sha},
+    exec::files::Lock,
+};
 
 /// Credentials for fetching: `x-access-token` and an installation token ("Authenticating as a GitHub App
 /// installation").
@@ -163,17 +165,6 @@ impl Mirrors {
         self.0.root.join(format!("{repo}.git"))
     }
 
-    /// Opens (or makes) a file to lock.
-    fn lock_file(path: &Path) -> Result<File, GitError> {
-        File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(GitError::io("opening", path))
-    }
-
     /// Waits for the mirror to be ours alone.
     async fn hold(&self, repo: RepoId) -> Result<Held, GitError> {
         let task = {
@@ -183,7 +174,7 @@ impl Mirrors {
         let task = task.lock_owned().await;
         std::fs::create_dir_all(&self.0.root).map_err(GitError::io("making", &self.0.root))?;
         let path = self.0.root.join(format!("{repo}.lock"));
-        let file = Self::lock_file(&path)?;
+        let file = Lock::open(&path).map_err(GitError::io("opening", &path))?;
         // Only a git process that outlived a killed server can hold it now: it ends soon, its pipes being closed.
         let deadline = tokio::time::Instant::now() + self.0.fetch_limit;
         loop {
@@ -299,8 +290,9 @@ impl Mirrors {
 
     /// Removes lock files from the mirror, but for those of worktrees, which have their own. The mirror must be held.
     fn drop_stale_locks(&self, repo: RepoId, dir: &Path) -> Result<(), GitError> {
-        let packing = Self::lock_file(&self.gc_lock(repo))?;
-        if packing.try_lock().is_err() {
+        let path = self.gc_lock(repo);
+        let packing = Lock::now(&path).map_err(GitError::io("locking", &path))?;
+        if packing.is_none() {
             return Err(GitError::Locked("the mirror is being packed".into()));
         }
         let mut todo = vec![dir.to_owned()];

@@ -1,14 +1,14 @@
 //! Pooled worktrees: a second run of the same key finds its files in place and only changes what differs.
 
 use std::{
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
 use super::{GitError, Mirrors, call::Call};
 use crate::{
     domain::ids::{Digest, RepoId, Sha},
-    exec::files::remove_tree,
+    exec::files::{Lock, remove_tree},
 };
 
 /// A worktree at a commit, ours alone until it is dropped; then it goes back to the pool as it is.
@@ -17,7 +17,7 @@ pub struct Workspace {
     path: PathBuf,
     steps: PathBuf,
     notes: Vec<String>,
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Workspace {
@@ -63,18 +63,14 @@ impl Mirrors {
         fs::create_dir_all(&folder).map_err(GitError::io("making", &folder))?;
         for n in 0..MOST {
             let lock_path = folder.join(format!("{n}.lock"));
-            let lock = Self::lock_file(&lock_path)?;
-            if lock.try_lock().is_err() {
-                continue;
-            }
+            let Some(lock) = Lock::now(&lock_path).map_err(GitError::io("locking", &lock_path))? else { continue };
             let steps = folder.join(format!("{n}.steps"));
-            if Self::lock_file(&steps)?.try_lock().is_err() {
+            if Lock::now(&steps).map_err(GitError::io("locking", &steps))?.is_none() {
                 continue;
             }
             let path = folder.join(format!("{n}"));
             let notes = self.prepare(repo, sha, &path).await?;
-            // The sweeper goes by this file's age.
-            let _ = lock.set_modified(std::time::SystemTime::from(crate::clock::now()));
+            lock.touch();
             return Ok(Workspace { path, steps, notes, _lock: lock });
         }
         Err(GitError::Other(format!("{MOST} worktrees of {key} are in use")))

@@ -5,7 +5,10 @@ use std::{fs, path::Path, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{GitError, Mirrors, call::Call};
-use crate::{domain::ids::RepoId, exec::files::remove_tree};
+use crate::{
+    domain::ids::RepoId,
+    exec::files::{Lock, remove_tree},
+};
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,7 +54,8 @@ impl Mirrors {
             call.holding(held.share()).ok(&self.0.root).await?;
             self.forget_old(&dir).await?
         };
-        let packing = Self::lock_file(&self.gc_lock(repo))?;
+        let path = self.gc_lock(repo);
+        let packing = Lock::open(&path).map_err(GitError::io("opening", &path))?;
         if packing.try_lock().is_ok() {
             let call = Call::new(Some(&dir)).args(["gc", "--auto", "--quiet"]);
             call.holding(Some(packing)).limit(GC_LIMIT).ok(&self.0.root).await?;
@@ -100,12 +104,9 @@ fn remove_one(lock_path: &Path, before: Option<Timestamp>) -> bool {
     if !path.exists() {
         return false;
     }
-    let Ok(lock) = Mirrors::lock_file(lock_path) else { return false };
-    let Ok(steps) = Mirrors::lock_file(&lock_path.with_extension("steps")) else { return false };
-    if lock.try_lock().is_err() || steps.try_lock().is_err() {
-        return false;
-    }
-    let used = lock.metadata().and_then(|m| m.modified()).ok().and_then(|t| Timestamp::try_from(t).ok());
+    let Ok(Some(lock)) = Lock::now(lock_path) else { return false };
+    let Ok(Some(_steps)) = Lock::now(&lock_path.with_extension("steps")) else { return false };
+    let used = lock.touched();
     if before.is_some_and(|before| used.is_none_or(|used| used > before)) {
         return false;
     }

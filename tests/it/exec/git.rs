@@ -404,7 +404,8 @@ async fn worktrees_are_reused_exclusive_and_clean_whatever_was_done_to_them() {
     let third = m.checkout(R, &a, "backend").await.unwrap();
     assert!(third.path() != place && third.path() != second.path());
     assert!(m.checkout(R, &a, "../../x").await.unwrap().path().starts_with(dir.path().join("mirrors/7.pool")));
-    drop((steps, second, third));
+    steps.unlock().unwrap();
+    drop((second, third));
     m.remove(R).await.unwrap();
     assert!(!m.has(R, &a).await && !place.exists());
 }
