@@ -71,6 +71,7 @@ pub(crate) struct Inner {
     changed: watch::Sender<u64>,
     locks: Mutex<HashMap<i64, Arc<tokio::sync::Mutex<()>>>>,
     held: Mutex<Vec<i64>>,
+    limits: Mutex<HashMap<Vec<u8>, (u32, i64)>>,
 }
 
 impl std::fmt::Debug for StandIn {

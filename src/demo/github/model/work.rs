@@ -17,6 +17,8 @@ pub struct CheckSuite {
     pub head_sha: String,
     /// The branch's commit before the push.
     pub before: Option<String>,
+    /// Asked to run again, and no check written since: shown as queued whatever its checks say.
+    pub reset: bool,
     /// When it was made.
     pub created_at: Timestamp,
     /// The last change.
@@ -247,6 +249,8 @@ pub struct Exchange {
     pub path: String,
     /// The operation's path in GitHub's description, such as `/repos/{owner}/{repo}`; none for an unknown one.
     pub template: Option<String>,
+    /// Version of the API that was asked for.
+    pub version: String,
     /// Status of the answer; 0 where a fault left none.
     pub status: u16,
     /// Whether a fault changed the answer: then it is not checked against the description.

@@ -19,8 +19,8 @@ impl StandIn {
         found.ok_or_else(|| StandInError::NotFound(format!("check run {check}")))
     }
 
-    /// Somebody presses "Re-run" on a check: `check_run.rerequested` to its App. The run itself goes back to
-    /// `queued` on the page ("Rerequest a check run": status queued, conclusion cleared).
+    /// Somebody presses "Re-run" on a check: `check_run.rerequested` to its App. The suite is queued again, the run
+    /// itself is left as it is ("Rerequest a check run").
     ///
     /// # Errors
     /// There is no such check, or it has not ended.
@@ -29,11 +29,7 @@ impl StandIn {
         if run.status != "completed" {
             return Err(StandInError::Refused("This check run is not rerequestable".to_owned()));
         }
-        self.write(|m| {
-            if let Some(run) = m.repos.get_mut(&repo).and_then(|r| r.checks.get_mut(&check)) {
-                (run.status, run.conclusion, run.completed_at) = ("queued".to_owned(), None, None);
-            }
-        });
+        self.reset_suite(repo, run.suite);
         self.tell_check(repo, check, "rerequested", login, json!({}));
         Ok(())
     }
@@ -63,17 +59,18 @@ impl StandIn {
             found.ok_or_else(|| StandInError::NotFound(format!("check suite {suite}")))
         })?;
         let head = git::commit(&self.git_dir(repo), &sha).await?;
-        self.write(|m| {
-            let Some(repo) = m.repos.get_mut(&repo) else { return };
-            for run in repo.checks.values_mut().filter(|c| c.suite == suite && c.status == "completed") {
-                (run.status, run.conclusion, run.completed_at) = ("queued".to_owned(), None, None);
-            }
-            if let Some(suite) = repo.suites.get_mut(&suite) {
-                suite.updated_at = now();
-            }
-        });
+        self.reset_suite(repo, suite);
         self.tell_suite(repo, suite, "rerequested", &head, login);
         Ok(())
+    }
+
+    /// "Rerequest a check suite": its status is reset to queued and its conclusion cleared.
+    fn reset_suite(&self, repo: i64, suite: i64) {
+        self.write(|m| {
+            if let Some(suite) = m.repos.get_mut(&repo).and_then(|r| r.suites.get_mut(&suite)) {
+                (suite.reset, suite.updated_at) = (true, now());
+            }
+        });
     }
 
     /// Sends a `check_run` event. Only the check's own App hears of clicks; every App that asked hears of the rest.

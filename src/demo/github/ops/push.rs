@@ -232,6 +232,7 @@ impl StandIn {
                 head_branch: branch.map(str::to_owned),
                 head_sha: sha.to_owned(),
                 before: before.map(str::to_owned),
+                reset: false,
                 created_at: now(),
                 updated_at: now(),
             };

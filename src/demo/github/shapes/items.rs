@@ -178,7 +178,7 @@ pub(in crate::demo::github) fn check_run(l: &Links, m: &Model, r: &Repo, c: &Che
 /// What a suite's checks come to: their worst, once all are done.
 fn suite_result(r: &Repo, s: &CheckSuite) -> (&'static str, Option<String>, usize) {
     let runs: Vec<_> = r.latest_checks(&s.head_sha).into_iter().filter(|c| c.suite == s.id).collect();
-    if runs.is_empty() || runs.iter().all(|c| c.status == "queued") {
+    if s.reset || runs.is_empty() || runs.iter().all(|c| c.status == "queued") {
         return ("queued", None, runs.len());
     }
     if runs.iter().any(|c| c.status != "completed") {
