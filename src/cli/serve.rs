@@ -48,7 +48,8 @@ pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 pub fn serve(config: Option<&Path>) -> ExitCode {
     let standard = Path::new("switchover.toml");
     let file = config.or_else(|| standard.is_file().then_some(standard));
-    let settings = match settings::load(file, &|name| std::env::var_os(name)) {
+    let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();
+    let settings = match settings::load(file, &|name| std::env::var_os(name), &names) {
         Ok(settings) => settings,
         Err(mistakes) => {
             eprintln!("switchover: the settings have {} mistake(s):\n", mistakes.len());
