@@ -5,6 +5,7 @@
 //! * [`prober`]: requests through the flip.
 
 pub mod drive;
+pub mod local;
 pub mod prober;
 
 pub use drive::{DriveEnd, DriveError, Journal, JournalError, drive};

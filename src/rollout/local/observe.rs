@@ -1,0 +1,195 @@
+//! Reading the live system: the agent's status, and each copy asked for its health.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::{ByCopy, LocalTarget, health, service_id};
+use crate::{
+    agent::protocol::{AgentStatus, Counters, InstanceStatus, ServiceStatus, SlotSource, SlotStatus},
+    clock,
+    domain::{
+        config::AppKind,
+        ids::{AppName, Epoch, Slot},
+        rollout::{
+            Desired, DesiredApp, EnvironmentKey, Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot, Requests,
+        },
+    },
+};
+
+/// Tells a slot's own health path, so that it can be asked long after its configuration changed.
+pub(super) const HEALTH_VARIABLE: &str = "SWITCHOVER_HEALTH";
+
+/// Since when each copy is ready, and each slot is not. Kept between looks only: after a restart it is counted anew.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    copies: ByCopy<(Option<u32>, Timestamp)>,
+    unready: HashMap<(String, String), Timestamp>,
+}
+
+impl LocalTarget {
+    pub(super) async fn read(&self, desired: &Desired, epoch: Epoch) -> Observed {
+        let status = match self.agent().status().await {
+            Ok(status) => status,
+            Err(e) => return Observed::unreachable(e.to_string()),
+        };
+        let mut fence = Fence::Ours;
+        let mut apps = BTreeMap::new();
+        for app in &desired.apps {
+            let id = service_id(&desired.key, &app.name);
+            let Some(service) = status.services.get(&id) else {
+                fence = if fence == Fence::Higher { fence } else { Fence::Lower };
+                continue;
+            };
+            fence = match service.epoch.cmp(&epoch) {
+                std::cmp::Ordering::Greater => Fence::Higher,
+                std::cmp::Ordering::Less if fence != Fence::Higher => Fence::Lower,
+                _ => fence,
+            };
+            apps.insert(app.name.clone(), self.app(&id, app, service).await);
+        }
+        Observed { unreachable: None, fence, apps, probes: BTreeMap::new() }
+    }
+
+    async fn app(&self, id: &str, app: &DesiredApp, service: &ServiceStatus) -> ObservedApp {
+        let web = app.kind == AppKind::Web;
+        let drift = (service.listen.is_some() != web).then(|| {
+            "it was released as the other kind (web or worker) before; remove it from the agent first".to_owned()
+        });
+        let slots = join_all(service.slots.iter().filter_map(|(name, status)| {
+            // A name that is none of ours can't be switched to or from; as the active one it is drift.
+            let slot = Slot::new(name.clone()).ok()?;
+            Some(async move { (slot, self.slot(id, name, status, web).await) })
+        }))
+        .await;
+        let active = service.active.clone();
+        let known = active.clone().and_then(|a| Slot::new(a).ok());
+        let drift = drift.or_else(|| {
+            (active.is_some() && known.is_none()).then(|| format!("it is served by {active:?}, which is no slot of ours"))
+        });
+        ObservedApp { active: known, drift, settled: true, slots: slots.into_iter().collect() }
+    }
+
+    async fn slot(&self, service: &str, name: &str, status: &SlotStatus, web: bool) -> ObservedSlot {
+        let path = match &status.source {
+            SlotSource::Process(spec) => spec.env.get(HEALTH_VARIABLE).cloned(),
+            SlotSource::Upstreams { .. } => None,
+        };
+        let answers = join_all(status.instances.iter().enumerate().map(|(i, copy)| {
+            let path = path.as_deref();
+            async move { (i, copy, if status.running { answer(copy, web, path).await } else { Err("stopped".into()) }) }
+        }))
+        .await;
+        let now = clock::now();
+        let mut ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut since = Some(Timestamp::MIN);
+        let mut count = 0;
+        let mut why = None;
+        for (i, copy, answer) in answers {
+            let key = (service.to_owned(), name.to_owned(), i);
+            match answer {
+                Ok(()) => {
+                    count += 1;
+                    let known = ready.copies.get(&key).filter(|(pid, _)| *pid == copy.pid).map(|(_, at)| *at);
+                    let at = known.unwrap_or(now);
+                    ready.copies.insert(key, (copy.pid, at));
+                    since = since.map(|s| s.max(at));
+                }
+                Err(words) => {
+                    ready.copies.remove(&key);
+                    since = None;
+                    why = why.or_else(|| Some(self.mask(&explain(i, copy, &words))));
+                }
+            }
+        }
+        let wanted = u32::try_from(status.instances.len()).unwrap_or(u32::MAX);
+        let all = wanted > 0 && count == wanted;
+        let key = (service.to_owned(), name.to_owned());
+        let unready_since = if all {
+            ready.unready.remove(&key);
+            None
+        } else {
+            Some(*ready.unready.entry(key).or_insert(now))
+        };
+        ObservedSlot {
+            running: status.running,
+            wanted,
+            ready: count,
+            ready_since: since.filter(|_| all),
+            unready_since,
+            restarts: status.instances.iter().map(|i| i.restarts).sum(),
+            requests: requests(status.counters),
+            why,
+        }
+    }
+
+    /// Forgets what was known of a slot that is gone.
+    pub(super) fn forget_readiness(&self, service: &str, slot: &str) {
+        let mut ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        ready.copies.retain(|(s, n, _), _| s != service || n != slot);
+        ready.unready.remove(&(service.to_owned(), slot.to_owned()));
+    }
+}
+
+async fn answer(copy: &InstanceStatus, web: bool, path: Option<&str>) -> Result<(), String> {
+    match (copy.pid, copy.address) {
+        (None, _) => Err("it does not run".to_owned()),
+        (Some(_), Some(address)) if web => health::check(address, path).await,
+        (Some(_), _) => Ok(()),
+    }
+}
+
+/// Why a copy is not ready: its answer, how it ended before, what it printed last.
+fn explain(index: usize, copy: &InstanceStatus, words: &str) -> String {
+    let mut text = format!("copy {}: {words}", index + 1);
+    if let Some(end) = &copy.last_exit {
+        text = format!("{text}; it ended before with {end}");
+        if copy.restarts > 0 {
+            text = format!("{text} and was restarted {} times", copy.restarts);
+        }
+        let from = copy.last_output.len().saturating_sub(30);
+        for line in &copy.last_output[from..] {
+            text.push('\n');
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+fn requests(counters: Counters) -> Requests {
+    Requests {
+        total: counters.requests,
+        server_errors: counters.server_errors,
+        cut: counters.cut,
+        in_flight: counters.in_flight,
+    }
+}
+
+/// The services of one environment.
+pub(super) fn live(status: &AgentStatus, key: &EnvironmentKey) -> Live {
+    let prefix = format!("{key}/");
+    let apps = status.services.iter().filter_map(|(id, service)| {
+        let name = AppName::new(id.strip_prefix(&prefix)?).ok()?;
+        let active = service.active.clone().and_then(|a| Slot::new(a).ok());
+        let counters = service.active.as_ref().and_then(|a| service.slots.get(a)).map(|s| s.counters);
+        let slots = service.slots.iter().filter_map(|(name, slot)| {
+            let up = slot.instances.iter().filter(|i| i.pid.is_some()).count();
+            let words = match slot.running {
+                true => format!("{up} of {} running", slot.instances.len()),
+                false => "stopped".to_owned(),
+            };
+            Some((Slot::new(name.clone()).ok()?, words))
+        });
+        let app = LiveApp {
+            active,
+            since: service.switched_at,
+            epoch: Some(service.epoch),
+            slots: slots.collect(),
+            address: service.listen.map(|l| format!("http://{l}")),
+            requests: counters.map(requests).unwrap_or_default(),
+        };
+        Some((name, app))
+    });
+    Live { apps: apps.collect() }
+}
