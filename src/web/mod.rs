@@ -1,6 +1,8 @@
 //! actix: webhook, health, metrics, pages. Writes to the store and wakes the engine, nothing else.
 
+pub mod assets;
 pub mod intake;
+pub mod pages;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
