@@ -98,14 +98,8 @@ pub fn command(
     to: Option<String>,
 ) -> anyhow::Result<()> {
     let actor = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "operator".into());
-    let command = Command {
-        verb,
-        repository: at.repo.clone(),
-        environment,
-        sha,
-        to,
-        actor: format!("{actor} on the server"),
-    };
+    let command =
+        Command { verb, repository: at.repo.clone(), environment, sha, to, actor: format!("{actor} on the server") };
     runtime(1)?.block_on(async {
         println!("{}", Control::new(&at.data)?.command(&command).await?);
         Ok(())
@@ -149,7 +143,11 @@ fn print_status(s: &Status) {
         for (app, state) in &live.apps {
             let slot = state.active.as_ref().map_or("no slot", |s| s.as_str());
             let address = state.address.as_deref().unwrap_or("-");
-            println!("  {app:<9} {slot} at {address}, {} requests, {} failed", state.requests.total, state.requests.server_errors + state.requests.cut);
+            println!(
+                "  {app:<9} {slot} at {address}, {} requests, {} failed",
+                state.requests.total,
+                state.requests.server_errors + state.requests.cut
+            );
             for (slot, words) in &state.slots {
                 println!("            {slot}: {words}");
             }
