@@ -115,9 +115,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         webhook_secrets: settings.webhook_secrets.clone(),
         metrics,
         budget: web::intake::Budget::default(),
-        engine: engine.clone(),
     });
-    let (server, addresses) = web::bind(web, settings.listen, 2)
+    let (server, addresses) = web::bind(web, Some(engine.clone()), settings.listen, 2)
         .with_context(|| format!("listening on {} (SWITCHOVER_LISTEN)", settings.listen))?;
     let control = control::bind(engine.clone(), &data).context("making the control socket")?;
     tracing::info!(
