@@ -15,6 +15,7 @@ pub mod plan;
 pub mod report;
 pub mod rollout;
 pub mod settings;
+pub mod slack;
 pub mod store;
 pub mod telemetry;
 pub mod web;
