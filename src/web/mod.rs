@@ -1,7 +1,9 @@
 //! actix: webhook, health, metrics, pages. Writes to the store and wakes the engine, nothing else.
 
+pub mod assets;
 pub mod intake;
 pub mod site;
+pub mod pages;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
