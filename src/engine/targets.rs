@@ -96,6 +96,7 @@ impl CommandRunner for Commands {
                 Err(e) => return failed(e.to_string()),
             };
             let lines = LogReader::open(&command.log).and_then(|mut log| log.tail(TAIL)).unwrap_or_default();
+            let ok = end == StepEnd::Exited(0);
             let words = match end {
                 StepEnd::Exited(code) => format!("exit code {code}"),
                 StepEnd::Signalled(n) => format!("ended by signal {n}"),
@@ -103,7 +104,7 @@ impl CommandRunner for Commands {
                 StepEnd::Cancelled => "stopped".into(),
                 StepEnd::NotStarted(why) => format!("could not be started: {why}"),
             };
-            CommandResult { ok: end == StepEnd::Exited(0), words, tail: lines.into_iter().map(|l| l.text).collect() }
+            CommandResult { ok, words, tail: lines.into_iter().map(|l| l.text).collect() }
         })
     }
 }

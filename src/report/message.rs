@@ -3,6 +3,7 @@
 //! The lists are all messages that should have been sent by now, in order. The queue keeps those whose `key` it does
 //! not know yet; Slack itself has no such key, so a message whose answer got lost comes twice.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -18,7 +19,7 @@ const SECTION_MAX: usize = 3_000;
 const BLOCKS_MAX: usize = 50;
 
 /// One message.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SlackMessage {
     /// Sent once for each key.
     pub key: String,
