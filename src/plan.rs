@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::domain::{
-    config::{App, DeployFrom, RepoConfig, Step},
+    config::{App, DeployFrom, RepoConfig, Step, branches},
     event::RepoInfo,
     ids::{DeliveryId, Digest, JobId, RunId, Sha, StepId},
     planned::{NewJob, NewRun, NewStep, Reused},
@@ -121,7 +121,7 @@ pub fn takes_push(
     branch: &str,
 ) -> bool {
     if let Some(patterns) = config.or(policy).and_then(|c| c.on.push.as_ref()) {
-        return patterns.iter().any(|p| matches(p, branch)) || releases(policy, branch).next().is_some();
+        return branches::matches(patterns, branch) || releases(policy, branch).next().is_some();
     }
     branch == default_branch || branch == "develop" || releases(policy, branch).next().is_some()
 }
@@ -132,13 +132,6 @@ pub fn releases<'a>(policy: Option<&'a RepoConfig>, branch: &'a str) -> impl Ite
         DeployFrom::Branch(b) if b == branch => Some(name.as_str()),
         _ => None,
     })
-}
-
-fn matches(pattern: &str, branch: &str) -> bool {
-    globset::GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .is_ok_and(|g| g.compile_matcher().is_match(branch))
 }
 
 /// True when the message asks not to be tested ("Skipping workflow runs", GitHub's documentation).

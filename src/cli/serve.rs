@@ -13,7 +13,7 @@ use switchover::{
     agent, control,
     engine::{Engine, Shared, sweeper::server_key, tools, wake::Wake},
     exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
-    github::{GitHub, GitHubConfig},
+    github::{GitHub, GitHubConfig, Timeouts},
     settings::{self, Settings},
     store::Store,
     telemetry::Metrics,
@@ -76,12 +76,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
     let _lock = lock(&data)?;
     let store = Store::open(&data.join("switchover.db")).await.context("opening the database")?;
-    let github = GitHub::new(GitHubConfig::new(
-        settings.github_url.clone(),
-        settings.github_web_url.clone(),
-        i64::try_from(settings.app_id).unwrap_or(i64::MAX),
-        settings.private_key.clone(),
-    ))
+    let github = GitHub::new(GitHubConfig {
+        api_url: settings.github_url.clone(),
+        web_url: settings.github_web_url.clone(),
+        app_id: i64::try_from(settings.app_id).unwrap_or(i64::MAX),
+        private_key: settings.private_key.clone(),
+        timeouts: Timeouts::default(),
+    })
     .context("the App's key")?;
     let exe = std::env::current_exe().context("finding our own binary")?;
     let agent_data = data.join("agent");
@@ -115,9 +116,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         webhook_secrets: settings.webhook_secrets.clone(),
         metrics,
         budget: web::intake::Budget::default(),
-        engine: engine.clone(),
     });
-    let (server, addresses) = web::bind(web, settings.listen, 2)
+    let (server, addresses) = web::bind(web, Some(engine.clone()), settings.listen, 2)
         .with_context(|| format!("listening on {} (SWITCHOVER_LISTEN)", settings.listen))?;
     let control = control::bind(engine.clone(), &data).context("making the control socket")?;
     tracing::info!(

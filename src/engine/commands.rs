@@ -20,6 +20,7 @@ use crate::{
         run::{Context, RunDetail, Trust},
     },
     exec::git::MergeOutcome,
+    github::Permission,
     plan::{Reuse, Subject},
     store::{Delivery, EnvironmentRow, NewRollout, RepoState, RolloutRow, Run, json_of},
 };
@@ -351,7 +352,7 @@ impl Engine {
 
     /// True when this person may write to the repository. Only the webhook's sender is ever asked about.
     async fn may_write(&self, repo: &RepoInfo, actor: &Actor) -> Result<bool, EngineError> {
-        Ok(!actor.bot && self.github.permission(&repo.repo, &actor.login).await?.may_write())
+        Ok(!actor.bot && self.github.permission(&repo.repo, &actor.login).await? >= Permission::Write)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Where a repository says what to do.
-pub const CONFIG_FILE: &str = ".github/switchover.yml";
+pub const CONFIG_FILE: &str = config::FILE_NAME;
 /// Larger files are a mistake, not a configuration.
 const LARGEST_CONFIG: u64 = 256 * 1024;
 /// Files of a commit that are looked at for inference.
@@ -71,26 +71,17 @@ impl Engine {
             Err(e) => return Err(e.into()),
         };
         let tree = self.tree(id, sha, files).await?;
-        let written = match text {
+        let written = match &text {
             None => None,
-            Some(bytes) => match String::from_utf8(bytes) {
-                Err(e) => {
-                    return Ok(Understood {
-                        config: Err(vec![mistake(
-                            format!("the file is not UTF-8 (byte {})", e.utf8_error().valid_up_to()),
-                            "text in UTF-8".into(),
-                        )]),
-                        notes: Vec::new(),
-                    });
+            Some(bytes) => match config::parse_bytes(bytes) {
+                // An empty file says as much as none.
+                Ok(parsed) if parsed.config == RepoConfig::default() => None,
+                Ok(parsed) => Some(parsed),
+                Err(mistakes) => {
+                    let text = String::from_utf8_lossy(bytes);
+                    let config = mistakes.iter().map(|m| shown(m, &text)).collect();
+                    return Ok(Understood { config: Err(config), notes: Vec::new() });
                 }
-                Ok(text) if text.trim().is_empty() => None,
-                Ok(text) => match config::parse(&text, CONFIG_FILE) {
-                    Ok(parsed) => Some(parsed),
-                    Err(mistakes) => {
-                        let config = mistakes.iter().map(|m| shown(m, &text)).collect();
-                        return Ok(Understood { config: Err(config), notes: Vec::new() });
-                    }
-                },
             },
         };
         Ok(match written {

@@ -225,7 +225,7 @@ async fn known(engine: &Engine, info: RepoInfo) -> Result<RepoInfo, EngineError>
 
 async fn fetch(engine: &Engine, repo: &RepoInfo, more: &[String]) -> Result<(), EngineError> {
     let auth = engine.git_auth(&repo.repo).await?;
-    let url = engine.github.clone_url(&repo.repo);
+    let url = engine.github.clone_url(&repo.repo)?;
     engine.mirrors.fetch(repo.repo.id, &url, Some(&auth), &[]).await?;
     if !more.is_empty() {
         engine.mirrors.fetch(repo.repo.id, &url, Some(&auth), more).await?;
@@ -258,7 +258,7 @@ async fn push(
         // Overwritten by a later push before we came: ask for the commit itself while GitHub still has it.
         let pin = [crate::exec::git::pin_refspec(&after)];
         let auth = engine.git_auth(&repo.repo).await?;
-        let url = engine.github.clone_url(&repo.repo);
+        let url = engine.github.clone_url(&repo.repo)?;
         if let Err(e) = engine.mirrors.fetch(id, &url, Some(&auth), &pin).await {
             if e.is_transient() {
                 return Err(e.into());
@@ -345,7 +345,7 @@ pub async fn pull_subject(
     let (test, conflicts) = match engine.mirrors.merge(id, &base, &pull.head).await {
         Ok(MergeOutcome::Clean(merge)) => (merge, Vec::new()),
         Ok(MergeOutcome::Conflict { paths }) => (pull.head.clone(), paths),
-        Err(e @ GitError::NotFound(_)) => return Ok(Err(format!("pull request {number} can't be merged for a test: {e}"))),
+        Err(e @ (GitError::MissingCommit(_) | GitError::MissingRef(_))) => return Ok(Err(format!("pull request {number} can't be merged for a test: {e}"))),
         Err(e) => return Err(e.into()),
     };
     let subject = Subject {

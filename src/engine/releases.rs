@@ -9,7 +9,7 @@ use super::{Engine, EngineError};
 use crate::{
     clock,
     domain::{
-        config::{App, AppKind, Approval, DeployFrom, Environment, RepoConfig},
+        config::{App, AppKind, Approval, DeployFrom, Environment, RepoConfig, window},
         event::RepoInfo,
         ids::{AppName, Digest, EnvironmentName, RolloutId, RunId, Sha},
         rollout::{
@@ -55,6 +55,8 @@ pub struct RolloutDetail {
     pub origin: Option<RolloutId>,
     /// The rollout that a rollback takes back.
     pub from: Option<RolloutId>,
+    /// The operator's name of where it runs, if the environment names one.
+    pub target: Option<String>,
     /// Slack channel.
     pub channel: Option<String>,
     /// Checks that must be green first.
@@ -275,6 +277,7 @@ impl Engine {
                 .into_iter()
                 .map(|c| GoesLive { sha: c.sha, message: first_line(&c.message), author: c.author_name })
                 .collect(),
+            target: environment.target.clone(),
             channel: request.policy.notify.slack.clone(),
             after: environment.after.clone(),
             windows: environment.windows.clone(),
@@ -307,10 +310,9 @@ impl Engine {
             return Ok(Gate::Closed(format!("waits for {}", missing.join(", ")), None));
         }
         let now = clock::now();
-        match crate::domain::config::window::next_opening(&detail.windows, now) {
-            Ok(None) => Ok(Gate::Open),
-            Ok(Some(at)) => Ok(Gate::Closed(format!("waits for its window: {}", detail.windows.join(", ")), Some(at))),
-            Err(e) => Ok(Gate::Never(format!("its windows can't be read: {e}"))),
+        match window::next_open(&detail.windows, now) {
+            Some(at) if at <= now => Ok(Gate::Open),
+            at => Ok(Gate::Closed(format!("waits for its window: {}", detail.windows.join(", ")), at)),
         }
     }
 

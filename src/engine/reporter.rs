@@ -230,7 +230,13 @@ async fn write(engine: &Engine, repo: &RepoRef, shown: &Shown) -> Result<i64, En
 
 /// The loop that sends messages. At least once; an outage of Slack delays nothing else.
 pub async fn run_messages(engine: Engine, shutdown: CancellationToken) {
-    let slack = Slack::new();
+    let slack = match Slack::new() {
+        Ok(slack) => slack,
+        Err(e) => {
+            tracing::error!(error = %e, "no messages are sent to Slack: no HTTP client can be made");
+            return;
+        }
+    };
     let mut warned = BTreeSet::new();
     loop {
         let due = engine.store.due_messages(clock::now(), 20).await.unwrap_or_default();

@@ -185,7 +185,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     };
     let full_name = engine.store.repo(job.repo).await?.map(|r| r.info.repo.full_name()).unwrap_or_default();
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
-    let redactor = Redactor::new(secrets.iter().map(|(_, v)| v.clone()));
+    let redactor = Redactor::new(secrets.iter().map(|(_, v)| secrecy::ExposeSecret::expose_secret(v)));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
     for step in steps.iter().filter(|s| s.state != "done") {
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
@@ -283,19 +283,21 @@ async fn one_step(
     }
     let (app_dir, workspace) = (place.app_dir.to_owned(), place.workspace.to_owned());
     let (patterns, path) = (spec.reports.clone(), job.spec.path.clone());
-    let since = result.started_at;
     let read = tokio::task::spawn_blocking(move || {
-        let report = read_reports(&workspace, &app_dir, &path, &patterns, &file, since);
+        let report = read_reports(&workspace, &app_dir, &path, &patterns, &file);
         let lines = LogReader::open(&file).and_then(|mut l| l.tail(LAST_LINES)).unwrap_or_default();
         (report, lines.into_iter().map(|l| l.text).collect::<Vec<String>>())
     });
-    let (report, last_lines) = read.await.map_err(|e| EngineError::Machine(e.to_string()))?;
+    let (mut report, last_lines) = read.await.map_err(|e| EngineError::Machine(e.to_string()))?;
+    if let Some(report) = &mut report {
+        redactor.report(report);
+    }
     let outcome = judge(&result, report.as_ref());
     let done = StepDone {
         outcome,
         note: note(&result, outcome),
         result: Some(result),
-        report: report.map(|r| redactor.report(r)),
+        report,
         last_lines: last_lines.iter().map(|l| redactor.text(l)).collect(),
     };
     engine.store.end_step(job, step, &done, clock::now()).await?;
@@ -332,16 +334,19 @@ fn read_reports(
     app_path: &str,
     patterns: &[String],
     log: &Path,
-    since: jiff::Timestamp,
 ) -> Option<TestReport> {
     let exists = |p: &str| workspace.join(p).is_file();
     if !patterns.is_empty() {
-        let found = reports::find_reports(app_dir, patterns, Some(since));
-        return Some(reports::read_junit(&found, app_path, &exists));
+        let found = reports::find_reports(app_dir, patterns);
+        let mut report = reports::read_junit(&found.files, app_path, &exists);
+        report.problems.extend(found.problems);
+        return Some(report);
     }
     let mut lines = LogReader::open(log).ok()?;
-    let text = lines.all_text().ok()?;
-    reports::read_libtest(text.iter().map(String::as_str), app_path, &exists)
+    let mut text = Vec::new();
+    lines.each(0, usize::MAX, |line| text.push(line.text)).ok()?;
+    let report = reports::read_libtest(&text, app_path, &exists);
+    (report != TestReport::default()).then_some(report)
 }
 
 fn io(e: &std::io::Error) -> EngineError {

@@ -171,7 +171,7 @@ impl Engine {
             .map(|s| s.to_string());
         let compare = detail.previous.as_ref().map(|p| format!("{web_url}/{full_name}/compare/{}...{}", p.short(), row.sha.short()));
         let traffic = desired.apps.iter().map(|a| progress.app(&a.name).traffic).fold(TrafficView::default(), |t, a| TrafficView {
-            requests: t.requests + a.requests,
+            requests: t.requests + a.total,
             server_errors: t.server_errors + a.server_errors,
             cut: t.cut + a.cut,
         });

@@ -15,4 +15,5 @@ pub mod host;
 pub mod local;
 pub mod log;
 pub(crate) mod processes;
+pub mod reports;
 pub mod shim;

@@ -1,8 +1,6 @@
 //! The driver: brings one rollout from wherever it stands to its end.
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -172,10 +170,7 @@ impl Driver<'_> {
 
     /// Runs the prober from shortly before the flip until the end, and adds what it saw.
     async fn probe(&mut self, observed: &mut Observed) {
-        let probed = matches!(
-            self.progress.phase,
-            Phase::Switch | Phase::Converge | Phase::Watch | Phase::RollingBack
-        );
+        let probed = matches!(self.progress.phase, Phase::Switch | Phase::Converge | Phase::Watch | Phase::RollingBack);
         if !probed || observed.unreachable.is_some() {
             if let Some(prober) = &self.prober {
                 prober.forget();
@@ -199,7 +194,10 @@ impl Driver<'_> {
                 self.tell_prober();
                 let before_the_flip = self.progress.phase == Phase::Switch && self.progress.switched_at().is_none();
                 // A rollback is in a hurry.
-                if before_the_flip && self.desired.kind == Kind::Release && let Some(prober) = &self.prober {
+                if before_the_flip
+                    && self.desired.kind == Kind::Release
+                    && let Some(prober) = &self.prober
+                {
                     prober.lead().await;
                 }
             } else {

@@ -155,9 +155,11 @@ impl Inner {
         }
         if let Ok(Some(slot)) = o.result {
             app.answers.push_back((answered_at, slot));
-            while app.answers.front().is_some_and(|(at, _)| {
-                answered_at.duration_since(*at).unsigned_abs() > MEMORY && app.answers.len() > 1
-            }) {
+            while app
+                .answers
+                .front()
+                .is_some_and(|(at, _)| answered_at.duration_since(*at).unsigned_abs() > MEMORY && app.answers.len() > 1)
+            {
                 app.answers.pop_front();
             }
             if let Some(ms) = app.late() {
@@ -353,7 +355,8 @@ impl One {
             Ok(Ok((result, sender))) => (result, Some(sender)),
         };
         let lost = result.is_err();
-        let outcome = Outcome { app: self.target.app.clone(), fresh: self.fresh, sent_at, took: begun.elapsed(), result };
+        let outcome =
+            Outcome { app: self.target.app.clone(), fresh: self.fresh, sent_at, took: begun.elapsed(), result };
         self.state.lock().note(outcome);
         self.state.any.notify_waiters();
         if lost {
@@ -388,7 +391,8 @@ impl One {
             if let Err(e) = Limited::new(answer.into_body(), MAX_BODY).collect().await {
                 return Err(format!("{what}: the answer broke off: {e}"));
             }
-            let result = if status.is_success() { Ok(slot) } else { Err(format!("{what} answered {}", status.as_u16())) };
+            let result =
+                if status.is_success() { Ok(slot) } else { Err(format!("{what} answered {}", status.as_u16())) };
             return Ok((result, sender));
         }
     }

@@ -353,7 +353,7 @@ pub(super) fn schema() -> Vec<(String, Json)> {
 }
 
 /// The tables' part of the reference.
-pub(super) const REFERENCE: &str = r#"
+pub(super) const REFERENCE: &str = r##"
 Tables stand in switchover.toml only:
 
 | table | keys | what |
@@ -364,4 +364,4 @@ Tables stand in switchover.toml only:
 | `[slack."#channel"]` | `url_file` | The incoming webhook of a channel. |
 | `[limits]` | `concurrent_steps` | Apps that are tested or built at once; default: the number of cores. |
 | `trusted_local` | list of `owner/name`, `owner/*` | Repositories whose steps may run on the server's own host. A fork's never do. |
-"#;
+"##;

@@ -139,7 +139,8 @@ pub fn load(
             "the variable left out",
         );
     }
-    if values.mistakes.0.is_empty() { Ok(settings) } else { Err(values.mistakes.0) }
+    drop(values);
+    if mistakes.0.is_empty() { Ok(settings) } else { Err(mistakes.0) }
 }
 
 /// True when a repository is named by one of the patterns: `owner/name`, `owner/*` or `*`.

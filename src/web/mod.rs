@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod intake;
+pub mod site;
 pub mod pages;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -10,7 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, dev::Server, web};
 use secrecy::SecretString;
 
 use crate::{
-    engine::wake::Wake,
+    engine::{Engine, wake::Wake},
     store::Store,
     telemetry::{Metrics, ResultLabel},
 };
@@ -28,8 +29,6 @@ pub struct Web {
     pub metrics: Metrics,
     /// Memory for bodies.
     pub budget: intake::Budget,
-    /// Where logs and releases lie.
-    pub data: std::path::PathBuf,
 }
 
 /// Adds the routes to an actix application.
@@ -40,13 +39,26 @@ pub fn configure(cfg: &mut web::ServiceConfig) {
         .route("/metrics", web::get().to(metrics));
 }
 
-/// Binds the server. It runs when the returned future is awaited; the real addresses are returned too.
+/// Binds the server; with an engine, the pages too. It runs when the returned future is awaited; the real addresses
+/// are returned.
 ///
 /// # Errors
 /// When the address can't be bound.
-pub fn bind(web: Arc<Web>, listen: SocketAddr, workers: usize) -> std::io::Result<(Server, Vec<SocketAddr>)> {
+pub fn bind(
+    web: Arc<Web>,
+    engine: Option<Engine>,
+    listen: SocketAddr,
+    workers: usize,
+) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let data = web::Data::from(web);
-    let server = HttpServer::new(move || App::new().app_data(data.clone()).configure(configure))
+    let engine = engine.map(web::Data::new);
+    let server = HttpServer::new(move || {
+        let app = App::new().app_data(data.clone()).configure(configure);
+        match &engine {
+            Some(engine) => app.app_data(engine.clone()).configure(site::configure),
+            None => app,
+        }
+    })
         .workers(workers)
         .disable_signals()
         .client_request_timeout(Duration::from_secs(10))

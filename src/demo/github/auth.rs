@@ -132,7 +132,8 @@ impl StandIn {
         }
         if claims["iat"].as_i64().is_none_or(|iat| iat > now) {
             return Err(Denied::Unauthorized(
-                "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued".to_owned(),
+                "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
+                    .to_owned(),
             ));
         }
         Ok(Who::App(app))

@@ -237,7 +237,8 @@ pub struct FileChange {
 pub(super) async fn diff(dir: &Path, old: Option<&str>, new: &str) -> Result<Vec<FileChange>, StandInError> {
     const EMPTY_TREE: &str = "4b825dc642cb6eb9a060e54bf8d69288fbee4904";
     let old = old.unwrap_or(EMPTY_TREE);
-    let raw = run(dir, &["diff-tree", "-r", "-z", "--no-renames", "--no-abbrev", "--raw", "--numstat", old, new]).await?;
+    let raw =
+        run(dir, &["diff-tree", "-r", "-z", "--no-renames", "--no-abbrev", "--raw", "--numstat", old, new]).await?;
     let mut files: Vec<FileChange> = Vec::new();
     let mut parts = raw.split('\0');
     while let Some(part) = parts.next() {
@@ -268,7 +269,12 @@ pub(super) struct TreeEntry {
 }
 
 /// Entries of a folder (empty path: the root), or the one file of that path.
-pub(super) async fn entries(dir: &Path, commit: &str, path: &str, inside: bool) -> Result<Vec<TreeEntry>, StandInError> {
+pub(super) async fn entries(
+    dir: &Path,
+    commit: &str,
+    path: &str,
+    inside: bool,
+) -> Result<Vec<TreeEntry>, StandInError> {
     let spec = if inside && !path.is_empty() { format!("{path}/") } else { path.to_owned() };
     let mut args = vec!["ls-tree", "-l", "-z", "--full-tree", commit, "--"];
     if !spec.is_empty() {

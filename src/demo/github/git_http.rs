@@ -80,7 +80,9 @@ fn is_push(request: &HttpRequest) -> bool {
 
 fn denied(why: Denied) -> HttpResponse {
     let ask = |message: &str| {
-        HttpResponse::Unauthorized().insert_header(("www-authenticate", "Basic realm=\"GitHub\"")).body(message.to_owned())
+        HttpResponse::Unauthorized()
+            .insert_header(("www-authenticate", "Basic realm=\"GitHub\""))
+            .body(message.to_owned())
     };
     match why {
         Denied::Unauthorized(message) => ask(&message),
@@ -134,9 +136,9 @@ async fn backend(
     let dir = standin.git_dir(repo);
     let pushed = async {
         let before = git::refs(&dir).await?;
-        let response = cgi(request, standin, repo, &end, &login, payload).await.map_err(|source| {
-            super::StandInError::Io { what: "git http-backend".to_owned(), source }
-        })?;
+        let response = cgi(request, standin, repo, &end, &login, payload)
+            .await
+            .map_err(|source| super::StandInError::Io { what: "git http-backend".to_owned(), source })?;
         let status = response.status();
         let headers = response.headers().clone();
         let body = actix_web::body::to_bytes(response.into_body()).await.unwrap_or_default();
@@ -155,8 +157,8 @@ async fn backend(
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> HttpResponse {
-    tracing::error!(error, "git over HTTP failed");
+fn failed(error: &impl std::fmt::Display) -> HttpResponse {
+    tracing::error!(%error, "git over HTTP failed");
     text(StatusCode::INTERNAL_SERVER_ERROR, "git failed")
 }
 
@@ -194,7 +196,7 @@ async fn cgi(
         loop {
             line.clear();
             if out.read_line(&mut line).await? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof));
             }
             let line = line.trim_end();
             match line.split_once(": ") {

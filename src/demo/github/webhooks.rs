@@ -201,11 +201,8 @@ impl StandIn {
                 let headers = answer.headers().iter().map(|(k, v)| (k.to_string(), text(v))).collect();
                 let mut body = answer.text().await.unwrap_or_default();
                 body.truncate(body.floor_char_boundary(64 * 1024));
-                let status = if (200..300).contains(&code) {
-                    "OK".to_owned()
-                } else {
-                    format!("Invalid HTTP Response: {code}")
-                };
+                let status =
+                    if (200..300).contains(&code) { "OK".to_owned() } else { format!("Invalid HTTP Response: {code}") };
                 self.finish(id, begin.elapsed(), code, &status, Some((headers, body)));
             }
             Err(e) => {

@@ -4,8 +4,8 @@
 //! Parsing with carets, validation and near-miss hints live beside it:
 //!
 //! * [`tree`]: YAML in which every node knows its place.
-//! * [`grammar`] and [`docs`]: what may stand where, as a table; checks, JSON schema and reference come from it. The
-//!   server's settings use the same two.
+//! * [`grammar`], [`checker`] and [`docs`]: what may stand where, as a table; checks, JSON schema and reference come from it. The
+//!   server's settings use the same three.
 //! * [`table`] and [`formats`]: the table of this file and its kinds of text.
 //! * [`parse`], with the rules between parts of the file; [`mistake`]: what is told to the author, with a caret.
 //! * [`branches`], [`window`], [`units`]: the meaning of branch patterns, windows, durations and sizes.
@@ -13,6 +13,7 @@
 
 pub mod branches;
 mod build;
+pub mod checker;
 pub mod docs;
 pub mod formats;
 pub mod grammar;

@@ -2,7 +2,8 @@
 
 use super::{
     RepoConfig, build,
-    grammar::{Checker, Value},
+    checker::Checker,
+    grammar::Value,
     mistake::{Mistake, shown},
     rules, table,
     tree::{self, At, Node},

@@ -4,8 +4,9 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     branches,
+    checker::{Checker, dotted},
     formats::unknown_reference,
-    grammar::{Checker, Data, Pair, Value},
+    grammar::{Data, Pair, Value},
     mistake::{MAX_MISTAKES, Mistake, looks_secret, shown},
 };
 
@@ -280,7 +281,7 @@ impl Rules<'_> {
                 if let Some(what) = looks_secret(text) {
                     let expected = "its name under `secrets`, and the value granted by the operator";
                     let message = format!("this looks like {what}, and everybody who reads the repository sees it");
-                    self.warnings.push(Mistake::new(value.at, &super::grammar::dotted(path), message, expected));
+                    self.warnings.push(Mistake::new(value.at, &dotted(path), message, expected));
                 }
             }
             Data::List(items) => items.iter().for_each(|item| self.secrets_in_the_clear(item, path)),

@@ -262,7 +262,8 @@ impl Reader {
                 if let Some(tag) = tag {
                     match tag.core_suffix() {
                         Some("str") => {
-                            let text = if span.is_empty() { String::new() } else { text.into_owned() };
+                            let text =
+                                if span.end.index() <= span.start.index() { String::new() } else { text.into_owned() };
                             node.data = NodeData::Scalar { text, bare: false };
                         }
                         Some("int" | "float" | "bool" | "null") => {}
@@ -289,7 +290,7 @@ impl Reader {
                     Some(Frame::Map { at, anchor, entries, size, .. }) => (at, anchor, size, NodeData::Map(entries)),
                     None => return Ok(()),
                 };
-                if place.line == at.line && span.len() > 0 {
+                if place.line == at.line && span.end.index() > span.start.index() {
                     at.length = (place.column + place.length).saturating_sub(at.column).max(1);
                 }
                 self.place(Rc::new(Node { at, data }), anchor, size)?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::observed::Live;
+use super::{desired::Desired, observed::Live, progress::Progress};
 use crate::domain::ids::{AppName, Slot};
 
 /// A slot that stays warm as the way back.
@@ -24,7 +24,12 @@ pub struct Kept {
 /// `keep` is what the last ended rollout left ([`super::End::keep`]), `in_use` the new and previous slots of the one
 /// under way. What is live is read from the live system, so slots that the store forgot are found too.
 #[must_use]
-pub fn retire_due(live: &Live, keep: &[Kept], in_use: &BTreeMap<AppName, Vec<Slot>>, now: Timestamp) -> Vec<(AppName, Slot)> {
+pub fn retire_due(
+    live: &Live,
+    keep: &[Kept],
+    in_use: &BTreeMap<AppName, Vec<Slot>>,
+    now: Timestamp,
+) -> Vec<(AppName, Slot)> {
     let mut due = Vec::new();
     for (app, state) in &live.apps {
         for slot in state.slots.keys() {
@@ -38,4 +43,14 @@ pub fn retire_due(live: &Live, keep: &[Kept], in_use: &BTreeMap<AppName, Vec<Slo
         }
     }
     due
+}
+
+/// The slots that a rollout under way needs: its new ones, and those that it may have to go back to.
+#[must_use]
+pub fn in_use(desired: &Desired, progress: &Progress) -> Vec<(AppName, Slot)> {
+    let of = |app: &super::DesiredApp| {
+        let back = progress.apps.get(&app.name).and_then(|a| a.base.as_ref()?.active.clone());
+        [Some(app.slot.clone()), back].into_iter().flatten().map(|slot| (app.name.clone(), slot)).collect::<Vec<_>>()
+    };
+    desired.apps.iter().flat_map(of).collect()
 }

@@ -295,7 +295,8 @@ impl<'a> Rules<'a> {
             return turn(Phase::Done, Ended::Unchanged, words);
         }
         if self.d.kind == Kind::Rollback {
-            let gone: Vec<_> = self.webs().filter(|v| !v.new_slot().is_some_and(ObservedSlot::serves)).map(|v| v.why()).collect();
+            let gone: Vec<_> =
+                self.webs().filter(|v| !v.new_slot().is_some_and(ObservedSlot::serves)).map(|v| v.why()).collect();
             if gone.is_empty() {
                 return go(Phase::Switch);
             }
@@ -452,10 +453,8 @@ impl<'a> Rules<'a> {
         let last = self.p.apps.values().filter_map(|a| a.switched_at).max().unwrap_or(self.p.since);
         let drained_by = after(last.max(self.p.since), self.d.drain_timeout);
         let settled_by = after(drained_by, self.d.start_timeout);
-        let slow: Vec<_> = self
-            .changed()
-            .filter(|v| !v.seen.is_some_and(|s| s.settled) || (!v.web() && !v.full()))
-            .collect();
+        let slow: Vec<_> =
+            self.changed().filter(|v| !v.seen.is_some_and(|s| s.settled) || (!v.web() && !v.full())).collect();
         if !slow.is_empty() && self.now < settled_by {
             return wait(Some(settled_by), Some(OFTEN), "everybody to see the new slot");
         }
@@ -464,7 +463,11 @@ impl<'a> Rules<'a> {
             && self.p.alarm.is_none()
         {
             let words = format!("The worker does not stay up. {}", v.why());
-            return if self.may_go_back() { turn(Phase::RollingBack, Ended::RolledBack, words) } else { Step::Alarm(words) };
+            return if self.may_go_back() {
+                turn(Phase::RollingBack, Ended::RolledBack, words)
+            } else {
+                Step::Alarm(words)
+            };
         }
         let busy = self.webs().any(|v| v.old_slot().is_some_and(|s| s.requests.in_flight > 0));
         if busy && self.now < drained_by {
@@ -531,7 +534,8 @@ impl<'a> Rules<'a> {
     }
 
     fn irreversible(&self) -> bool {
-        self.changed().any(|v| v.did.pre_deploy.is_some() && v.want.spec.pre_deploy.as_ref().is_some_and(|c| !c.reversible))
+        self.changed()
+            .any(|v| v.did.pre_deploy.is_some() && v.want.spec.pre_deploy.as_ref().is_some_and(|c| !c.reversible))
     }
 
     /// There is something to go back to, and it is well. Half a previous slot is better than nothing at all.
@@ -539,9 +543,8 @@ impl<'a> Rules<'a> {
         let back: Vec<_> = self.changed().filter(|v| v.flipped() && v.previous().is_some()).collect();
         let well = |v: &View<'_>| {
             !v.web()
-                || v.old_slot().is_some_and(|old| {
-                    old.full() || (old.serves() && !v.new_slot().is_some_and(ObservedSlot::serves))
-                })
+                || v.old_slot()
+                    .is_some_and(|old| old.full() || (old.serves() && !v.new_slot().is_some_and(ObservedSlot::serves)))
         };
         !back.is_empty() && back.iter().all(well)
     }
@@ -575,7 +578,8 @@ impl<'a> Rules<'a> {
                 return Some(format!("{}.", v.why()));
             }
             let traffic = Traffic::since(new.requests, base.new);
-            let before = old.map(|o| Traffic::since(o.requests, super::observed::Requests::default())).unwrap_or_default();
+            let before =
+                old.map(|o| Traffic::since(o.requests, super::observed::Requests::default())).unwrap_or_default();
             if traffic.bad() >= BAD_REQUESTS && traffic.bad_share() > before.bad_share() + BAD_SHARE_ABOVE {
                 return Some(format!(
                     "{name}: {} of {} requests went wrong since the switch ({:.1} % against {:.1} % before).",
@@ -612,9 +616,8 @@ impl<'a> Rules<'a> {
         }
         let back_at = self.p.back_at().unwrap_or(self.p.since);
         let drained_by = after(back_at.max(self.p.since), self.d.drain_timeout);
-        let busy = self.webs().any(|v| {
-            v.previous().is_some() && v.new_slot().is_some_and(|s| s.requests.in_flight > 0)
-        });
+        let busy =
+            self.webs().any(|v| v.previous().is_some() && v.new_slot().is_some_and(|s| s.requests.in_flight > 0));
         if busy && self.now < drained_by {
             return wait(Some(drained_by), Some(OFTEN), "the last requests of the bad slot");
         }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use desired::{AppSpec, CommandSpec, Desired, DesiredApp, EnvironmentKey, Kind, PreDeploySpec, ProbeSpec};
 pub use figures::{Histogram, ProbeFailure, ProbeFigures, ProbeWindow, Traffic};
-pub use keep::{Kept, retire_due};
+pub use keep::{Kept, in_use, retire_due};
 pub use machine::{Step, next};
 pub use observed::{Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot, Requests};
 pub use progress::{AppProgress, Asked, CommandReport, End, Ended, Message, PhaseTime, Progress};

@@ -36,12 +36,7 @@ impl Observed {
     /// Nothing could be read.
     #[must_use]
     pub fn unreachable(why: impl Into<String>) -> Self {
-        Self {
-            unreachable: Some(why.into()),
-            fence: Fence::Lower,
-            apps: BTreeMap::new(),
-            probes: BTreeMap::new(),
-        }
+        Self { unreachable: Some(why.into()), fence: Fence::Lower, apps: BTreeMap::new(), probes: BTreeMap::new() }
     }
 }
 

@@ -84,6 +84,15 @@ impl Mirrors {
         Err(done.error())
     }
 
+    /// The commit that a full ref of the mirror stands on, as of the last fetch.
+    pub async fn resolve(&self, repo: RepoId, git_ref: &str) -> Option<Sha> {
+        let dir = self.dir(repo);
+        let name = format!("{git_ref}^{{commit}}");
+        let call = Call::new(Some(&dir)).args(["rev-parse", "--verify", "--quiet", "--end-of-options"]).arg(name);
+        let done = self.ask(&dir, call).await.ok().filter(|done| done.status.success())?;
+        Sha::new(done.line()).ok()
+    }
+
     /// The branches as of the last fetch.
     pub async fn heads(&self, repo: RepoId) -> Vec<(String, Sha)> {
         let dir = self.dir(repo);

@@ -22,7 +22,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ProbeTarget, Target, TargetError};
 use crate::{
-    agent::{Client, ClientError, protocol::{ErrorCode, Event}},
+    agent::{
+        Client, ClientError,
+        protocol::{ErrorCode, Event},
+    },
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
@@ -169,7 +172,9 @@ fn refused(error: ClientError) -> TargetError {
     match error {
         ClientError::Refused { code: ErrorCode::StaleEpoch, message } => TargetError::Stale(message),
         ClientError::Refused { message, .. } => TargetError::Failed(message),
-        away @ (ClientError::Unavailable { .. } | ClientError::Protocol(_)) => TargetError::Unreachable(away.to_string()),
+        away @ (ClientError::Unavailable { .. } | ClientError::Protocol(_)) => {
+            TargetError::Unreachable(away.to_string())
+        }
     }
 }
 
@@ -232,7 +237,9 @@ impl Target for LocalTarget {
             let service = service_id(key, app);
             match self.agent().wait_idle(&service, slot.as_str(), RETIRE_GRACE).await {
                 Ok(0) => {}
-                Ok(left) => tracing::info!(service, slot = %slot, left, "connections still open are ended with their slot"),
+                Ok(left) => {
+                    tracing::info!(service, slot = %slot, left, "connections still open are ended with their slot")
+                }
                 Err(e) if is_missing(&e) => return Ok(()),
                 Err(e) => return Err(refused(e)),
             }

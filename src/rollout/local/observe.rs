@@ -66,7 +66,8 @@ impl LocalTarget {
         let active = service.active.clone();
         let known = active.clone().and_then(|a| Slot::new(a).ok());
         let drift = drift.or_else(|| {
-            (active.is_some() && known.is_none()).then(|| format!("it is served by {active:?}, which is no slot of ours"))
+            (active.is_some() && known.is_none())
+                .then(|| format!("it is served by {active:?}, which is no slot of ours"))
         });
         ObservedApp { active: known, drift, settled: true, slots: slots.into_iter().collect() }
     }
@@ -76,11 +77,16 @@ impl LocalTarget {
             SlotSource::Process(spec) => spec.env.get(HEALTH_VARIABLE).cloned(),
             SlotSource::Upstreams { .. } => None,
         };
-        let answers = join_all(status.instances.iter().enumerate().map(|(i, copy)| {
-            let path = path.as_deref();
-            async move { (i, copy, if status.running { answer(copy, web, path).await } else { Err("stopped".into()) }) }
-        }))
-        .await;
+        let answers =
+            join_all(
+                status.instances.iter().enumerate().map(|(i, copy)| {
+                    let path = path.as_deref();
+                    async move {
+                        (i, copy, if status.running { answer(copy, web, path).await } else { Err("stopped".into()) })
+                    }
+                }),
+            )
+            .await;
         let now = clock::now();
         let mut ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut since = Some(Timestamp::MIN);

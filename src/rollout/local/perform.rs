@@ -12,9 +12,7 @@ use std::{
 use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    CommandResult, LocalTarget, ShellCommand, is_missing, observe, refused, releases, service_id,
-};
+use super::{CommandResult, LocalTarget, ShellCommand, is_missing, observe, refused, releases, service_id};
 use crate::{
     agent::protocol::{AgentStatus, ProcessSpec, SlotSource},
     clock,
@@ -45,9 +43,8 @@ impl LocalTarget {
         action: &Action,
         stop: &CancellationToken,
     ) -> Result<Effect, TargetError> {
-        let find = |name: &AppName| {
-            desired.app(name).ok_or_else(|| failed(format!("app {name} is no part of this rollout")))
-        };
+        let find =
+            |name: &AppName| desired.app(name).ok_or_else(|| failed(format!("app {name} is no part of this rollout")));
         match action {
             Action::Preflight => self.preflight(desired).await,
             Action::Claim => self.claim(desired, epoch).await,
@@ -106,7 +103,8 @@ impl LocalTarget {
                 }
             }
             // What runs already needs nothing from the disk: a way back is not held up by reading it.
-            if !(desired.kind == Kind::Rollback && warm(app)) && !digests.contains(&app.digest) {
+            let skipped = desired.kind == Kind::Rollback && warm(app);
+            if !skipped && !digests.contains(&app.digest) {
                 digests.push(app.digest.clone());
             }
         }
@@ -240,7 +238,12 @@ impl LocalTarget {
         self.run(desired, app, &command, env, &log, &never).await
     }
 
-    async fn smoke(&self, desired: &Desired, app: &DesiredApp, stop: &CancellationToken) -> Result<Effect, TargetError> {
+    async fn smoke(
+        &self,
+        desired: &Desired,
+        app: &DesiredApp,
+        stop: &CancellationToken,
+    ) -> Result<Effect, TargetError> {
         let Some(spec) = &app.spec.smoke else { return Err(failed(format!("{} has no smoke test", app.name))) };
         let service = service_id(&desired.key, &app.name);
         let status = self.agent().status().await.map_err(refused)?;

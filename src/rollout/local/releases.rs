@@ -99,8 +99,13 @@ const STALE: Duration = Duration::from_secs(24 * 3600);
 /// One thing in a release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Entry {
-    File { executable: bool, sha: String },
-    Link { to: PathBuf },
+    File {
+        executable: bool,
+        sha: String,
+    },
+    Link {
+        to: PathBuf,
+    },
     /// An empty one.
     Folder,
 }

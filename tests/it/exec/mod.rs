@@ -5,3 +5,4 @@ mod git;
 mod host;
 mod local;
 mod log;
+mod reports;

@@ -264,17 +264,14 @@ fn error_body(status: u16, message: &str, errors: &[Value]) -> Bytes {
 /// Versions that GitHub answers to ("API Versions"); without the header it is the first.
 const VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 
-async fn answer(
-    standin: &StandIn,
-    request: &HttpRequest,
-    path: &str,
-    body: &[u8],
-    exchange: &mut Exchange,
-) -> Answer {
+async fn answer(standin: &StandIn, request: &HttpRequest, path: &str, body: &[u8], exchange: &mut Exchange) -> Answer {
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
     // "Troubleshooting the REST API": requests without a User-Agent are rejected.
     if header("user-agent").is_none_or(str::is_empty) {
-        return Err(ApiError::new(403, "Request forbidden by administrative rules. Please make sure your request has a User-Agent header"));
+        return Err(ApiError::new(
+            403,
+            "Request forbidden by administrative rules. Please make sure your request has a User-Agent header",
+        ));
     }
     exchange.version = header("x-github-api-version").unwrap_or(VERSIONS[0]).to_owned();
     if !VERSIONS.contains(&exchange.version.as_str()) {

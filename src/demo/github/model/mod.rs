@@ -17,7 +17,7 @@ pub use code::{
     Activity, ActivityKind, Author, Comment, CommentPlace, Issue, Mergeable, Pull, PullHead, Reaction, Repo, Review,
     ReviewState,
 };
-pub use people::{App, AppSpec, Grant, Installation, Level, Role, Team, Token, User, UserKind};
+pub use people::{App, AppSpec, Grant, Installation, Level, Role, Team, Token, User, UserKind, permissions_json};
 pub use work::{
     Action, Annotation, CheckOutput, CheckRun, CheckSuite, CommitStatus, Delivery, Deployment, DeploymentStatus,
     Exchange,

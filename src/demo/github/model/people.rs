@@ -264,13 +264,6 @@ pub struct Token {
 }
 
 /// Permissions as GitHub's JSON shows them.
-impl From<&AppSpec> for Value {
-    fn from(spec: &AppSpec) -> Self {
-        permissions_json(&spec.permissions)
-    }
-}
-
-/// Permissions as GitHub's JSON shows them.
 #[must_use]
 pub fn permissions_json(permissions: &BTreeMap<String, Level>) -> Value {
     permissions.iter().map(|(name, level)| (name.clone(), Value::from(level.as_str()))).collect()

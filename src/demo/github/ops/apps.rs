@@ -245,11 +245,7 @@ impl StandIn {
         Ok(())
     }
 
-    fn change_installation(
-        &self,
-        id: i64,
-        change: impl FnOnce(&mut Installation),
-    ) -> Result<String, StandInError> {
+    fn change_installation(&self, id: i64, change: impl FnOnce(&mut Installation)) -> Result<String, StandInError> {
         self.write(|m| {
             let found = m.installations.get_mut(&id);
             let installation = found.ok_or_else(|| StandInError::NotFound(format!("installation {id}")))?;

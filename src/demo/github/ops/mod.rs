@@ -21,7 +21,11 @@ use super::{
 /// A name as GitHub takes it for accounts and repositories.
 pub(super) fn name_ok(name: &str) -> bool {
     let chars = |c: char| c.is_ascii_alphanumeric() || "-_.[]".contains(c);
-    !name.is_empty() && name.len() <= 100 && name.chars().all(chars) && !name.starts_with('.') && !name.ends_with(".git")
+    !name.is_empty()
+        && name.len() <= 100
+        && name.chars().all(chars)
+        && !name.starts_with('.')
+        && !name.ends_with(".git")
 }
 
 pub(super) fn repo_of(m: &Model, id: i64) -> Result<&Repo, StandInError> {
@@ -104,8 +108,7 @@ impl StandIn {
     /// `repository`, `sender` and, in organisations, `organization`: what every repository event carries.
     pub(super) fn envelope(&self, m: &Model, repo: &Repo, sender: &str) -> Value {
         let l = self.links();
-        let mut value =
-            json!({"repository": shapes::repo(&l, m, repo), "sender": shapes::login(&l, m, sender)});
+        let mut value = json!({"repository": shapes::repo(&l, m, repo), "sender": shapes::login(&l, m, sender)});
         if let Some(org) = m.user(&repo.owner).filter(|u| u.kind == UserKind::Organization) {
             value["organization"] = json!({
                 "login": org.login,

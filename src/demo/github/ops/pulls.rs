@@ -65,9 +65,8 @@ impl StandIn {
             ensure(m, login, UserKind::User)?;
             let id = m.big_id();
             let r = repo_mut(m, repo)?;
-            let same = |p: &&Pull| {
-                p.open && p.head.repo == Some(head_repo) && p.head.branch == new.head && p.base == base
-            };
+            let same =
+                |p: &&Pull| p.open && p.head.repo == Some(head_repo) && p.head.branch == new.head && p.base == base;
             if r.pulls.values().any(|p| same(&p)) {
                 let what = format!("A pull request already exists for {head_owner}:{}.", new.head);
                 return Err(StandInError::Refused(what));
@@ -81,12 +80,7 @@ impl StandIn {
                 author: person(login),
                 draft: new.draft,
                 open: true,
-                head: PullHead {
-                    repo: Some(head_repo),
-                    owner: head_owner,
-                    branch: new.head,
-                    sha: head_sha.clone(),
-                },
+                head: PullHead { repo: Some(head_repo), owner: head_owner, branch: new.head, sha: head_sha.clone() },
                 base,
                 base_sha,
                 mergeable: Mergeable::Unknown,
@@ -226,9 +220,8 @@ impl StandIn {
     /// # Errors
     /// There is no such pull request.
     pub fn retitle(&self, repo: i64, number: i64, title: &str, login: &str) -> Result<(), StandInError> {
-        let old = self.write(|m| {
-            pull_mut(m, repo, number).map(|p| std::mem::replace(&mut p.title, title.to_owned()))
-        })?;
+        let old =
+            self.write(|m| pull_mut(m, repo, number).map(|p| std::mem::replace(&mut p.title, title.to_owned())))?;
         self.tell_pull(repo, number, "edited", login, json!({"changes": {"title": {"from": old}}}));
         Ok(())
     }
@@ -281,10 +274,8 @@ impl StandIn {
         if let Some(why) = self.obstacle(repo, &pull, &pull.head.sha)? {
             return Err(StandInError::Refused(why));
         }
-        let message = format!(
-            "Merge pull request #{number} from {}/{}\n\n{}",
-            pull.head.owner, pull.head.branch, pull.title
-        );
+        let message =
+            format!("Merge pull request #{number} from {}/{}\n\n{}", pull.head.owner, pull.head.branch, pull.title);
         let sha = self.merge_commit(repo, &pull, &message, login).await?;
         self.mark_merged(repo, number, &sha, login)?;
         let base = format!("refs/heads/{}", pull.base);

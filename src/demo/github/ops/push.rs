@@ -152,8 +152,7 @@ impl StandIn {
             value["base_ref"] = Value::Null;
             value["compare"] = json!(format!("{}/compare/{}...{}", l.repo_web(r), moved.before, moved.after));
             value["commits"] = listed.iter().map(|(c, f)| shapes::push_commit(&l, m, r, c, f)).collect();
-            value["head_commit"] =
-                head.as_ref().map_or(Value::Null, |(c, f)| shapes::push_commit(&l, m, r, c, f));
+            value["head_commit"] = head.as_ref().map_or(Value::Null, |(c, f)| shapes::push_commit(&l, m, r, c, f));
             value["pusher"] = json!({"name": login, "email": format!("{login}@users.noreply.github.com")});
             Ok(value)
         })
@@ -188,13 +187,7 @@ impl StandIn {
 
     /// GitHub makes a check suite per pushed commit and App with `checks: write` ("REST API endpoints for check
     /// suites": created automatically when code is pushed).
-    async fn request_suites(
-        &self,
-        repo: i64,
-        branch: &str,
-        moved: &Moved,
-        login: &str,
-    ) -> Result<(), StandInError> {
+    async fn request_suites(&self, repo: i64, branch: &str, moved: &Moved, login: &str) -> Result<(), StandInError> {
         let head = git::commit(&self.git_dir(repo), &moved.after).await?;
         let apps: Vec<i64> = self.read(|m| {
             let Some(repo) = m.repos.get(&repo) else { return Vec::new() };

@@ -85,7 +85,12 @@ impl StandIn {
         self.write(|m| ensure(m, owner, UserKind::User))?;
         let name = self.read(|m| repo_of(m, repo).map(|r| r.name.clone()))?;
         let from = self.move_repo(repo, owner, &name)?;
-        self.tell_repo(repo, "transferred", sender, json!({"changes": {"owner": {"from": {"user": {"login": from.0}}}}}));
+        self.tell_repo(
+            repo,
+            "transferred",
+            sender,
+            json!({"changes": {"owner": {"from": {"user": {"login": from.0}}}}}),
+        );
         Ok(())
     }
 
@@ -132,9 +137,8 @@ impl StandIn {
     pub async fn set_default_branch(&self, repo: i64, branch: &str, sender: &str) -> Result<(), StandInError> {
         let head = format!("refs/heads/{branch}");
         git::run(&self.git_dir(repo), &["symbolic-ref", "HEAD", &head]).await?;
-        let from = self.write(|m| {
-            repo_mut(m, repo).map(|r| std::mem::replace(&mut r.default_branch, branch.to_owned()))
-        })?;
+        let from =
+            self.write(|m| repo_mut(m, repo).map(|r| std::mem::replace(&mut r.default_branch, branch.to_owned())))?;
         self.tell_repo(repo, "edited", sender, json!({"changes": {"default_branch": {"from": from}}}));
         Ok(())
     }

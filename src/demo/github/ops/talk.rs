@@ -114,7 +114,13 @@ impl StandIn {
     ///
     /// # Errors
     /// There is no such comment or reaction.
-    pub fn react(&self, repo: i64, comment: i64, author: Author, content: &str) -> Result<(Reaction, bool), StandInError> {
+    pub fn react(
+        &self,
+        repo: i64,
+        comment: i64,
+        author: Author,
+        content: &str,
+    ) -> Result<(Reaction, bool), StandInError> {
         if !REACTIONS.contains(&content) {
             return Err(StandInError::Refused(format!("{content:?} is not a reaction")));
         }

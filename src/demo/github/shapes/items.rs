@@ -17,10 +17,8 @@ fn association(m: &Model, r: &Repo, login: &str) -> &'static str {
     if r.owner.eq_ignore_ascii_case(login) {
         return "OWNER";
     }
-    let member = m
-        .teams
-        .values()
-        .any(|t| t.org.eq_ignore_ascii_case(&r.owner) && t.members.contains_key(&login.to_lowercase()));
+    let member =
+        m.teams.values().any(|t| t.org.eq_ignore_ascii_case(&r.owner) && t.members.contains_key(&login.to_lowercase()));
     if member {
         "MEMBER"
     } else if r.grants.contains_key(&login.to_lowercase()) {
@@ -43,6 +41,16 @@ pub(in crate::demo::github) fn pull(l: &Links, m: &Model, r: &Repo, p: &Pull, fu
         _ => None,
     };
     let href = |path: String| json!({"href": path});
+    let links = json!({
+        "self": href(url.clone()),
+        "html": href(page.clone()),
+        "issue": href(issue.clone()),
+        "comments": href(format!("{issue}/comments")),
+        "review_comments": href(format!("{url}/comments")),
+        "review_comment": href(format!("{api}/pulls/comments{{/number}}")),
+        "commits": href(format!("{url}/commits")),
+        "statuses": href(format!("{api}/statuses/{}", p.head.sha)),
+    });
     let mut value = json!({
         "url": url,
         "id": p.id,
@@ -88,16 +96,7 @@ pub(in crate::demo::github) fn pull(l: &Links, m: &Model, r: &Repo, p: &Pull, fu
             "user": login(l, m, &r.owner),
             "repo": repo(l, m, r),
         },
-        "_links": {
-            "self": href(url.clone()),
-            "html": href(page),
-            "issue": href(issue.clone()),
-            "comments": href(format!("{issue}/comments")),
-            "review_comments": href(format!("{url}/comments")),
-            "review_comment": href(format!("{api}/pulls/comments{{/number}}")),
-            "commits": href(format!("{url}/commits")),
-            "statuses": href(format!("{api}/statuses/{}", p.head.sha)),
-        },
+        "_links": links,
         "author_association": association(m, r, &p.author.login),
         "auto_merge": null,
         "active_lock_reason": null,
@@ -129,7 +128,7 @@ pub(in crate::demo::github) fn pull(l: &Links, m: &Model, r: &Repo, p: &Pull, fu
 }
 
 /// A pull request as checks name it. Of pull requests from forks there is none.
-pub(in crate::demo::github) fn pull_minimal(l: &Links, r: &Repo, p: &Pull) -> Value {
+fn pull_minimal(l: &Links, r: &Repo, p: &Pull) -> Value {
     let api = l.repo_api(r);
     let repo = json!({"id": r.id, "url": api, "name": r.name});
     json!({
@@ -316,7 +315,7 @@ pub(in crate::demo::github) fn deployment_status(
 }
 
 /// Counts of a comment's reactions.
-pub(in crate::demo::github) fn reactions_summary(url: &str, list: &[Reaction]) -> Value {
+fn reactions_summary(url: &str, list: &[Reaction]) -> Value {
     let mut value = json!({"url": format!("{url}/reactions"), "total_count": list.len()});
     for name in ["+1", "-1", "laugh", "hooray", "confused", "heart", "rocket", "eyes"] {
         value[name] = json!(list.iter().filter(|r| r.content == name).count());

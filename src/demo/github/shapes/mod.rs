@@ -11,8 +11,7 @@ use super::{
 };
 
 pub(super) use items::{
-    annotation, check_run, check_suite, comment, deployment, deployment_status, pull, pull_minimal, reaction,
-    reactions_summary, review, status,
+    annotation, check_run, check_suite, comment, deployment, deployment_status, pull, reaction, review, status,
 };
 
 /// Where links lead.
@@ -150,26 +149,43 @@ pub(super) fn repo(l: &Links, m: &Model, r: &Repo) -> Value {
         "owner": login(l, m, &r.owner),
         "private": r.private,
         "html_url": html,
-        "description": null,
         "fork": r.fork_of.is_some(),
         "url": api,
         "git_url": format!("git://{bare}.git"),
         "ssh_url": format!("ssh://git@{bare}.git"),
         "clone_url": format!("{html}.git"),
         "svn_url": html,
+        "forks_count": forks,
+        "forks": forks,
+        "default_branch": r.default_branch,
+        "open_issues_count": open,
+        "open_issues": open,
+        "archived": r.archived,
+        "visibility": if r.private { "private" } else { "public" },
+        "pushed_at": r.pushed_at.unwrap_or(r.created_at),
+        "created_at": r.created_at,
+        "updated_at": r.pushed_at.unwrap_or(r.created_at),
+    });
+    let Value::Object(mut map) = value else { return value };
+    if let Value::Object(same) = same_for_all() {
+        map.extend(same);
+    }
+    add_repo_links(&mut map, &api);
+    Value::Object(map)
+}
+
+/// What this stand-in's repositories have in common.
+fn same_for_all() -> Value {
+    json!({
+        "description": null,
         "mirror_url": null,
         "homepage": null,
         "language": null,
         "license": null,
-        "forks_count": forks,
-        "forks": forks,
         "stargazers_count": 0,
         "watchers_count": 0,
         "watchers": 0,
         "size": 0,
-        "default_branch": r.default_branch,
-        "open_issues_count": open,
-        "open_issues": open,
         "topics": [],
         "has_issues": true,
         "has_projects": false,
@@ -177,18 +193,10 @@ pub(super) fn repo(l: &Links, m: &Model, r: &Repo) -> Value {
         "has_pages": false,
         "has_downloads": false,
         "has_discussions": false,
-        "archived": r.archived,
         "disabled": false,
-        "visibility": if r.private { "private" } else { "public" },
-        "pushed_at": r.pushed_at.unwrap_or(r.created_at),
-        "created_at": r.created_at,
-        "updated_at": r.pushed_at.unwrap_or(r.created_at),
         "allow_forking": true,
         "web_commit_signoff_required": false,
-    });
-    let Value::Object(mut map) = value else { return value };
-    add_repo_links(&mut map, &api);
-    Value::Object(map)
+    })
 }
 
 fn add_repo_links(map: &mut Map<String, Value>, api: &str) {
@@ -276,9 +284,7 @@ pub(super) fn commit(l: &Links, m: &Model, r: &Repo, c: &CommitInfo) -> Value {
     let html = l.repo_web(r);
     let url = format!("{api}/commits/{}", c.sha);
     let git = format!("{api}/git/commits/{}", c.sha);
-    let parent = |sha: &String| {
-        json!({"sha": sha, "url": format!("{api}/commits/{sha}"), "html_url": format!("{html}/commit/{sha}")})
-    };
+    let parent = |sha: &String| json!({"sha": sha, "url": format!("{api}/commits/{sha}"), "html_url": format!("{html}/commit/{sha}")});
     json!({
         "url": url,
         "sha": c.sha,
