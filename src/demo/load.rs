@@ -1,7 +1,7 @@
 //! The demo's load: constant requests to every app, on fresh and on kept-alive connections, with bodies, and some that
 //! take two seconds. Each is counted, and each loss is told in words.
 
-use std::{error::Error as _, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -52,7 +52,8 @@ pub async fn run(
     rate: u32,
     shutdown: CancellationToken,
 ) -> Result<(), reqwest::Error> {
-    let builder = || reqwest::Client::builder().no_proxy().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
+    let builder =
+        || reqwest::Client::builder().no_proxy().timeout(PATIENCE).redirect(reqwest::redirect::Policy::none());
     let clients = Arc::new(Clients {
         fresh: builder().pool_max_idle_per_host(0).build()?,
         kept: builder().pool_idle_timeout(Duration::from_secs(30)).build()?,

@@ -237,7 +237,9 @@ impl Counter {
         inner.roll(now);
         let mut latencies: Vec<u32> = inner.latencies.iter().copied().collect();
         latencies.sort_unstable();
-        let quantile = |percent: usize| latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1))).copied();
+        let quantile = |percent: usize| {
+            latencies.get((latencies.len() * percent / 100).min(latencies.len().saturating_sub(1))).copied()
+        };
         let window = millis(COLUMN) * COLUMNS as u64;
         let last = inner.switches.back().map(|s| s.at_ms);
         let together = |s: &&Switched| last.is_some_and(|last| last.abs_diff(s.at_ms) <= 2_000);

@@ -112,7 +112,11 @@ struct Told {
     text: String,
 }
 
-async fn act(request: HttpRequest, shared: web::Data<Shared>, name: web::Path<String>) -> Result<HttpResponse, ErrorPage> {
+async fn act(
+    request: HttpRequest,
+    shared: web::Data<Shared>,
+    name: web::Path<String>,
+) -> Result<HttpResponse, ErrorPage> {
     if layout::from_another_site(&request) {
         return Err(ErrorPage::from_another_site().at(Place::Counter));
     }
@@ -124,7 +128,8 @@ async fn act(request: HttpRequest, shared: web::Data<Shared>, name: web::Path<St
         Err(why) => Told { ok: false, text: format!("{label}: not done. {why}") },
     };
     shared.counter.event(&told.text);
-    let by_script = request.headers().get(header::ACCEPT).is_some_and(|a| a.as_bytes().starts_with(b"application/json"));
+    let by_script =
+        request.headers().get(header::ACCEPT).is_some_and(|a| a.as_bytes().starts_with(b"application/json"));
     if !by_script {
         return Ok(layout::see_other("/"));
     }
