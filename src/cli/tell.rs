@@ -75,18 +75,18 @@ fn check_folder(path: &Path, write: bool) -> anyhow::Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => return Err(e).with_context(|| format!("reading {}", file.display())),
     };
-    let shown = infer::check_report(&folder, text.as_deref());
+    let shown = infer::check_report(&folder, text.as_deref(), "main");
     println!("{}", shown.text.trim_end());
     if write {
         if text.is_some() {
             anyhow::bail!("{CONFIG_FILE} is there already and is not written over");
         }
-        let inferred = infer::infer(&folder, "main");
+        let Some(yaml) = infer::written(&folder, "main") else { anyhow::bail!("there is nothing to write") };
         std::fs::create_dir_all(path.join(".github"))?;
-        std::fs::write(&file, inferred.config.to_yaml())?;
+        std::fs::write(&file, yaml)?;
         println!("\nwritten to {}", file.display());
     }
-    Ok(shown.good)
+    Ok(shown.ok)
 }
 
 /// Promote, rollback, resume, cancel.
@@ -98,14 +98,8 @@ pub fn command(
     to: Option<String>,
 ) -> anyhow::Result<()> {
     let actor = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "operator".into());
-    let command = Command {
-        verb,
-        repository: at.repo.clone(),
-        environment,
-        sha,
-        to,
-        actor: format!("{actor} on the server"),
-    };
+    let command =
+        Command { verb, repository: at.repo.clone(), environment, sha, to, actor: format!("{actor} on the server") };
     runtime(1)?.block_on(async {
         println!("{}", Control::new(&at.data)?.command(&command).await?);
         Ok(())
@@ -149,7 +143,11 @@ fn print_status(s: &Status) {
         for (app, state) in &live.apps {
             let slot = state.active.as_ref().map_or("no slot", |s| s.as_str());
             let address = state.address.as_deref().unwrap_or("-");
-            println!("  {app:<9} {slot} at {address}, {} requests, {} failed", state.requests.total, state.requests.server_errors + state.requests.cut);
+            println!(
+                "  {app:<9} {slot} at {address}, {} requests, {} failed",
+                state.requests.total,
+                state.requests.server_errors + state.requests.cut
+            );
             for (slot, words) in &state.slots {
                 println!("            {slot}: {words}");
             }
