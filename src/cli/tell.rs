@@ -75,18 +75,18 @@ fn check_folder(path: &Path, write: bool) -> anyhow::Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
         Err(e) => return Err(e).with_context(|| format!("reading {}", file.display())),
     };
-    let shown = infer::check_report(&folder, text.as_deref());
+    let shown = infer::check_report(&folder, text.as_deref(), "main");
     println!("{}", shown.text.trim_end());
     if write {
         if text.is_some() {
             anyhow::bail!("{CONFIG_FILE} is there already and is not written over");
         }
-        let inferred = infer::infer(&folder, "main");
+        let Some(yaml) = infer::written(&folder, "main") else { anyhow::bail!("there is nothing to write") };
         std::fs::create_dir_all(path.join(".github"))?;
-        std::fs::write(&file, inferred.config.to_yaml())?;
+        std::fs::write(&file, yaml)?;
         println!("\nwritten to {}", file.display());
     }
-    Ok(shown.good)
+    Ok(shown.ok)
 }
 
 /// Promote, rollback, resume, cancel.

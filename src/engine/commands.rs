@@ -182,7 +182,8 @@ impl Engine {
             return Err(EngineError::Refused("the App has no access to the repository any more".into()));
         };
         let policy = self.policy(&stored.info).await?;
-        let policy = policy.ok_or_else(|| EngineError::Refused("the default branch's configuration has mistakes".into()))?;
+        let policy =
+            policy.ok_or_else(|| EngineError::Refused("the default branch's configuration has mistakes".into()))?;
         let environment = policy.environments.iter().find(|(n, _)| n.as_str() == name).map(|(_, e)| e);
         let Some(DeployFrom::PromoteFrom(from)) = environment.map(|e| &e.deploy) else {
             return Err(EngineError::Refused(format!(
@@ -217,11 +218,20 @@ impl Engine {
         Ok(format!("{} goes from {from} to {name}, with the same digests", live.sha.short()))
     }
 
-    async fn rollback(&self, repo: RepoId, environment: &EnvironmentRow, command: &Command) -> Result<String, EngineError> {
+    async fn rollback(
+        &self,
+        repo: RepoId,
+        environment: &EnvironmentRow,
+        command: &Command,
+    ) -> Result<String, EngineError> {
         let name = &environment.name;
         if let Some(row) = self.open_rollout(repo, name).await?.filter(|r| r.state == "active") {
             let progress: Progress = parse(&row.progress)?;
-            if progress.phase.past_switch() && !progress.phase.is_last() && command.to.is_none() && row.kind == "release" {
+            if progress.phase.past_switch()
+                && !progress.phase.is_last()
+                && command.to.is_none()
+                && row.kind == "release"
+            {
                 self.ask(row.id, |asked| asked.rollback = true).await?;
                 return Ok(format!("{} is being taken back from {name}", row.sha.short()));
             }
@@ -324,7 +334,8 @@ impl Engine {
             let rollout = match open {
                 Some(row) => {
                     let progress: Progress = parse(&row.progress)?;
-                    let phase = if row.state == "active" { progress.phase.as_str().to_owned() } else { row.state.clone() };
+                    let phase =
+                        if row.state == "active" { progress.phase.as_str().to_owned() } else { row.state.clone() };
                     Some((row.sha, phase, row.message.unwrap_or_default()))
                 }
                 None => None,
@@ -478,7 +489,8 @@ pub async fn button(
         if author.as_deref() == Some(&sender.login) {
             return Err(EngineError::Refused("the author can't approve their own code".into()));
         }
-        attempt(engine, delivery, repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login).await?;
+        attempt(engine, delivery, repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login)
+            .await?;
         return Ok(None);
     }
     let verb = match identifier {

@@ -11,7 +11,7 @@ use crate::{
         planned::Reused,
         run::{ConfigMistake, Context},
     },
-    exec::git::{FileEntry, GitError},
+    exec::git::{FileEntry, GitError, Mirrors},
     infer,
     plan::{self, Earlier, Facts, Reuse, Subject},
     settings::ExecutorKind,
@@ -23,8 +23,8 @@ pub const CONFIG_FILE: &str = config::FILE_NAME;
 const LARGEST_CONFIG: u64 = 256 * 1024;
 /// Files of a commit that are looked at for inference.
 const MOST_FILES: usize = 50_000;
-/// Build files that inference reads.
-const MOST_BUILD_FILES: usize = 400;
+/// Larger build files are not read.
+const LARGEST_BUILD_FILE: u64 = 1024 * 1024;
 
 /// A commit's configuration, as far as it can be understood.
 #[derive(Debug)]
@@ -35,18 +35,27 @@ pub struct Understood {
     pub notes: Vec<String>,
 }
 
-/// The files of a commit, as inference sees them.
+/// The files of a commit, as inference sees them. Contents are read from git when they are asked for, which blocks.
 struct Tree {
+    mirrors: Mirrors,
+    repo: RepoId,
+    sha: Sha,
     paths: Vec<String>,
-    contents: BTreeMap<String, Vec<u8>>,
+    config: Option<Vec<u8>>,
+    runtime: tokio::runtime::Handle,
 }
 
 impl infer::Files for Tree {
     fn list(&self) -> &[String] {
         &self.paths
     }
+
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        self.contents.get(path).cloned()
+        if path == CONFIG_FILE {
+            return self.config.clone();
+        }
+        let read = self.mirrors.read_file(self.repo, &self.sha, path, LARGEST_BUILD_FILE);
+        self.runtime.block_on(read).ok().flatten()
     }
 }
 
@@ -70,50 +79,32 @@ impl Engine {
             }
             Err(e) => return Err(e.into()),
         };
-        let tree = self.tree(id, sha, files).await?;
-        let written = match &text {
-            None => None,
-            Some(bytes) => match config::parse_bytes(bytes) {
-                // An empty file says as much as none.
-                Ok(parsed) if parsed.config == RepoConfig::default() => None,
-                Ok(parsed) => Some(parsed),
-                Err(mistakes) => {
-                    let text = String::from_utf8_lossy(bytes);
-                    let config = mistakes.iter().map(|m| shown(m, &text)).collect();
-                    return Ok(Understood { config: Err(config), notes: Vec::new() });
-                }
-            },
+        let tree = Tree {
+            mirrors: self.mirrors.clone(),
+            repo: id,
+            sha: sha.clone(),
+            paths: files.iter().map(|f| f.path.clone()).collect(),
+            config: text.clone(),
+            runtime: tokio::runtime::Handle::current(),
         };
-        Ok(match written {
-            Some(parsed) => {
-                let mut notes: Vec<String> =
-                    parsed.warnings.iter().map(|w| format!("{CONFIG_FILE}:{}: {}", w.line, w.message)).collect();
-                let (config, more) = infer::complete(parsed.config, &tree);
-                notes.extend(more.iter().map(note));
-                Understood { config: Ok(config), notes }
-            }
-            None => {
-                let inferred = infer::infer(&tree, &repo.default_branch);
-                let mut notes: Vec<String> = inferred.notes.iter().map(note).collect();
+        let branch = repo.default_branch.clone();
+        let understood = tokio::task::spawn_blocking(move || infer::understand(&tree, &branch))
+            .await
+            .map_err(|e| EngineError::Machine(e.to_string()))?;
+        let mut notes: Vec<String> =
+            understood.config_warnings.iter().map(|w| format!("{CONFIG_FILE}:{}: {}", w.line, w.message)).collect();
+        let config = match understood.result {
+            Ok(inferred) => {
+                notes.extend(inferred.notes.iter().map(note));
                 notes.extend(inferred.warnings);
-                Understood { config: Ok(inferred.config), notes }
+                Ok(inferred.config)
             }
-        })
-    }
-
-    async fn tree(&self, repo: RepoId, sha: &Sha, files: &[FileEntry]) -> Result<Tree, EngineError> {
-        let paths: Vec<String> = files.iter().map(|f| f.path.clone()).collect();
-        let mut contents = BTreeMap::new();
-        for path in paths.iter().filter(|p| infer::reads(p)).take(MOST_BUILD_FILES) {
-            match self.mirrors.read_file(repo, sha, path, 1024 * 1024).await {
-                Ok(Some(bytes)) => {
-                    contents.insert(path.clone(), bytes);
-                }
-                Ok(None) | Err(GitError::TooLarge { .. }) => {}
-                Err(e) => return Err(e.into()),
+            Err(mistakes) => {
+                let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
+                Err(mistakes.iter().map(|m| shown(m, &text)).collect())
             }
-        }
-        Ok(Tree { paths, contents })
+        };
+        Ok(Understood { config, notes })
     }
 
     /// The configuration of the default branch, if it can be understood.
@@ -185,7 +176,13 @@ impl Engine {
         let workspace = files.iter().filter(at_root).any(|f| {
             matches!(
                 f.path.as_str(),
-                "Cargo.toml" | "pom.xml" | "package.json" | "build.gradle" | "build.gradle.kts" | "go.work" | "pyproject.toml"
+                "Cargo.toml"
+                    | "pom.xml"
+                    | "package.json"
+                    | "build.gradle"
+                    | "build.gradle.kts"
+                    | "go.work"
+                    | "pyproject.toml"
             )
         });
         let prose = |f: &&FileEntry| !f.path.ends_with(".md") && !f.path.starts_with("LICENSE");
@@ -265,7 +262,8 @@ impl Engine {
                 && let Some(run) = self.store.runs_on(id, &acted).await?.into_iter().rfind(|r| r.lane == subject.lane)
             {
                 // Pushed back on purpose (the branch stands on it now) is not late.
-                let stands = self.mirrors.heads(id).await.iter().any(|(b, s)| *b == subject.branch && *s == subject.head);
+                let stands =
+                    self.mirrors.heads(id).await.iter().any(|(b, s)| *b == subject.branch && *s == subject.head);
                 if !stands {
                     earlier.push(Earlier { id: run.id, running: false, newer: true });
                 }
@@ -291,8 +289,7 @@ fn shown(m: &config::Mistake, text: &str) -> ConfigMistake {
 }
 
 fn note(note: &infer::Note) -> String {
-    match &note.app {
-        Some(app) => format!("{app}: {} ({})", note.text, note.file),
-        None => format!("{} ({})", note.text, note.file),
-    }
+    let app = note.app.as_ref().map(|a| format!("{a}: ")).unwrap_or_default();
+    let file = if note.file.is_empty() { String::new() } else { format!(" ({})", note.file) };
+    format!("{app}{}{file}", note.text)
 }

@@ -36,8 +36,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent,
-    domain::{ids::{JobId, RepoRef, RolloutId}, rollout::Asked},
-    exec::{local::Executor, git::{GitAuth, GitError, Mirrors}},
+    domain::{
+        ids::{JobId, RepoRef, RolloutId},
+        rollout::Asked,
+    },
+    exec::{
+        git::{GitAuth, GitError, Mirrors},
+        local::Executor,
+    },
     github::{GitHub, GitHubError},
     settings::Settings,
     store::{Store, StoreError},

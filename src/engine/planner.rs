@@ -64,7 +64,9 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
         }
     }
     // What is under way is short; what is not finished is still pending in the store.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), async { while tasks.join_next().await.is_some() {} }).await;
+    let _ =
+        tokio::time::timeout(std::time::Duration::from_secs(2), async { while tasks.join_next().await.is_some() {} })
+            .await;
 }
 
 async fn process(engine: &Engine, delivery: &Delivery) {
@@ -169,7 +171,8 @@ async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Ha
         }
         Event::Button { repo, head, identifier, external_id, sender } => {
             let repo = known(engine, repo).await?;
-            let note = super::commands::button(engine, delivery, &repo, &head, &identifier, &external_id, &sender).await?;
+            let note =
+                super::commands::button(engine, delivery, &repo, &head, &identifier, &external_id, &sender).await?;
             Ok(note.map_or(Handled::Written, |n| Handled::Note(Some(repo.repo.id), n)))
         }
         Event::CheckCompleted { repo, head } => {
@@ -311,10 +314,11 @@ async fn pull_request(
         engine.stop_jobs(&stop);
         return Ok(Handled::Written);
     }
-    let (subject, conflicts, pull) = match pull_subject(engine, &repo, pull, Some(&delivery.guid), &sender.login).await? {
-        Ok(parts) => parts,
-        Err(note) => return Ok(Handled::Note(Some(id), note)),
-    };
+    let (subject, conflicts, pull) =
+        match pull_subject(engine, &repo, pull, Some(&delivery.guid), &sender.login).await? {
+            Ok(parts) => parts,
+            Err(note) => return Ok(Handled::Note(Some(id), note)),
+        };
     decide(engine, delivery, &repo, subject, &conflicts, Reuse::Fitting, None, Some(&pull)).await
 }
 
@@ -345,7 +349,9 @@ pub async fn pull_subject(
     let (test, conflicts) = match engine.mirrors.merge(id, &base, &pull.head).await {
         Ok(MergeOutcome::Clean(merge)) => (merge, Vec::new()),
         Ok(MergeOutcome::Conflict { paths }) => (pull.head.clone(), paths),
-        Err(e @ (GitError::MissingCommit(_) | GitError::MissingRef(_))) => return Ok(Err(format!("pull request {number} can't be merged for a test: {e}"))),
+        Err(e @ (GitError::MissingCommit(_) | GitError::MissingRef(_))) => {
+            return Ok(Err(format!("pull request {number} can't be merged for a test: {e}")));
+        }
         Err(e) => return Err(e.into()),
     };
     let subject = Subject {
@@ -462,8 +468,7 @@ async fn installation_changed(
             Ok(format!("installed on {n} repositories"))
         }
         InstallationChange::Deleted | InstallationChange::Suspended => {
-            let state =
-                if change == InstallationChange::Deleted { RepoState::Removed } else { RepoState::Suspended };
+            let state = if change == InstallationChange::Deleted { RepoState::Removed } else { RepoState::Suspended };
             let mut repos = engine.store.repos_of(installation).await?;
             repos.extend(named.iter().map(|(id, _)| *id));
             for id in &repos {

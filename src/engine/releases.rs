@@ -201,14 +201,10 @@ impl Engine {
         environment: &Environment,
     ) -> Result<Desired, EngineError> {
         let full_name = request.repo.repo.full_name();
-        self.settings
-            .target_for(&full_name, environment.target.as_deref())
-            .map_err(EngineError::Refused)?;
+        self.settings.target_for(&full_name, environment.target.as_deref()).map_err(EngineError::Refused)?;
         let granted = self.settings.environment_secrets(&full_name, name.as_str(), &environment.secrets);
-        let values: BTreeMap<String, String> = granted
-            .iter()
-            .map(|(n, v)| (n.clone(), secrecy::ExposeSecret::expose_secret(v).to_owned()))
-            .collect();
+        let values: BTreeMap<String, String> =
+            granted.iter().map(|(n, v)| (n.clone(), secrecy::ExposeSecret::expose_secret(v).to_owned())).collect();
         let mut apps = Vec::new();
         for app_name in in_switch_order(config) {
             let app = &config.apps[&app_name];
@@ -232,9 +228,7 @@ impl Engine {
             ));
         }
         // The smoke test is the environment's: it runs against the app that users meet, the last one switched.
-        if let (Some(smoke), Some(app)) =
-            (&environment.smoke, apps.iter_mut().rev().find(|a| a.kind == AppKind::Web))
-        {
+        if let (Some(smoke), Some(app)) = (&environment.smoke, apps.iter_mut().rev().find(|a| a.kind == AppKind::Web)) {
             app.spec.smoke = Some(CommandSpec { run: smoke.run.clone(), timeout: smoke.timeout });
         }
         Ok(Desired {
@@ -300,7 +294,10 @@ impl Engine {
             let by = environment.hold_by.as_deref().unwrap_or("somebody");
             let why = environment.hold_reason.as_deref().unwrap_or("no reason given");
             return Ok(Gate::Closed(
-                format!("{} is held by {by}: {why}. `switchover resume {}` lets it go on.", row.environment, row.environment),
+                format!(
+                    "{} is held by {by}: {why}. `switchover resume {}` lets it go on.",
+                    row.environment, row.environment
+                ),
                 None,
             ));
         }

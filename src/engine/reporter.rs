@@ -100,7 +100,8 @@ async fn render(engine: &Engine, of: &Dirty) -> Result<(), EngineError> {
             }
         }
         _ => {
-            let id: RolloutId = of.subject.parse().map_err(|e: crate::domain::ids::IdError| EngineError::Refused(e.to_string()))?;
+            let id: RolloutId =
+                of.subject.parse().map_err(|e: crate::domain::ids::IdError| EngineError::Refused(e.to_string()))?;
             let Some(row) = engine.store.rollout(id).await? else {
                 return Err(EngineError::Refused(format!("no rollout {id}")));
             };
@@ -244,7 +245,12 @@ pub async fn run_messages(engine: Engine, shutdown: CancellationToken) {
             let channel = Some(message.channel.as_str()).filter(|c| !c.is_empty());
             let result = match engine.settings.slack_for(channel) {
                 Some(url) => send(&slack, &engine, url, message).await,
-                None => engine.store.message_sent(&message.key, Some("no Slack address for this channel"), clock::now()).await,
+                None => {
+                    engine
+                        .store
+                        .message_sent(&message.key, Some("no Slack address for this channel"), clock::now())
+                        .await
+                }
             };
             if let Err(e) = result
                 && warned.insert(e.to_string())
@@ -285,4 +291,3 @@ async fn send(
         }
     }
 }
-

@@ -93,7 +93,9 @@ async fn look(
         match (row.state.as_str(), busy.get(&place)) {
             ("queued" | "active", None) => {
                 // An active one of the place goes first: its worker is gone, and its end frees the place.
-                let other = open.iter().any(|o| o.state == "active" && o.id != row.id && o.repo == row.repo && o.environment == row.environment);
+                let other = open.iter().any(|o| {
+                    o.state == "active" && o.id != row.id && o.repo == row.repo && o.environment == row.environment
+                });
                 if other {
                     continue;
                 }
@@ -295,10 +297,12 @@ impl Journal for StoreJournal {
     fn record<'a>(&'a self, progress: &'a Progress) -> BoxFuture<'a, Result<Asked, JournalError>> {
         Box::pin(async move {
             let json = json_of(progress).map_err(|e| JournalError::Failed(e.to_string()))?;
-            let asked = self.engine.store.record_rollout(self.id, self.epoch, &json, clock::now()).await.map_err(|e| match e {
-                StoreError::Fenced(_) => JournalError::Fenced,
-                other => JournalError::Failed(other.to_string()),
-            })?;
+            let asked = self.engine.store.record_rollout(self.id, self.epoch, &json, clock::now()).await.map_err(
+                |e| match e {
+                    StoreError::Fenced(_) => JournalError::Fenced,
+                    other => JournalError::Failed(other.to_string()),
+                },
+            )?;
             self.engine.wake.report.notify_one();
             serde_json::from_str(&asked).map_err(|e| JournalError::Failed(e.to_string()))
         })

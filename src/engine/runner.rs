@@ -321,7 +321,9 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
             Some("The command ended with 0, but its reports tell of failed tests.".into())
         }
         StepEnd::Exited(127) => Some("Exit code 127: the shell did not find a command; its name is in the log.".into()),
-        StepEnd::Signalled(9) => Some("Killed by signal 9 from outside: the machine may have run out of memory.".into()),
+        StepEnd::Signalled(9) => {
+            Some("Killed by signal 9 from outside: the machine may have run out of memory.".into())
+        }
         StepEnd::Signalled(n) => Some(format!("Ended by signal {n}.")),
         StepEnd::NotStarted(why) => Some(format!("Could not be started: {why}")),
         _ => None,

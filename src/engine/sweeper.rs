@@ -154,7 +154,8 @@ async fn heads(engine: &Engine) -> Result<(), EngineError> {
                 pull: pull.clone(),
                 sender: Actor { login: "sweeper".into(), bot: false },
             };
-            own(engine, &event, &format!("{}/pull/{}/{}/{}", info.repo.id, pull.number, pull.head, pull.base_ref)).await?;
+            own(engine, &event, &format!("{}/pull/{}/{}/{}", info.repo.id, pull.number, pull.head, pull.base_ref))
+                .await?;
         }
         for pull in stored.iter().filter(|s| !open.iter().any(|o| o.number == s.number)) {
             let mut pull = pull.clone();
@@ -179,7 +180,8 @@ async fn own(engine: &Engine, event: &Event, key: &str) -> Result<(), EngineErro
     };
     let body = serde_json::to_vec(event).map_err(|e| EngineError::Refused(e.to_string()))?;
     let name = Digest::of(format!("{key}/{}", body.len()).as_bytes());
-    let guid = DeliveryId::new(format!("swept-{}", &name.as_str()[7..39])).map_err(|e| EngineError::Refused(e.to_string()))?;
+    let guid =
+        DeliveryId::new(format!("swept-{}", &name.as_str()[7..39])).map_err(|e| EngineError::Refused(e.to_string()))?;
     tracing::info!(delivery = %guid, key, "found by the sweep");
     let delivery = NewDelivery {
         guid,

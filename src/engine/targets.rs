@@ -7,7 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, rollouts::parse};
 use crate::{
-    domain::{ids::AppName, rollout::{Desired, EnvironmentKey}, run::StepEnd},
+    domain::{
+        ids::AppName,
+        rollout::{Desired, EnvironmentKey},
+        run::StepEnd,
+    },
     exec::{
         host::HostEnv,
         local::{Executor, OUTPUT_LIMIT, StepSpec},

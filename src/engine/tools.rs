@@ -6,8 +6,8 @@ use crate::{domain::ids::Digest, exec::host::HostEnv};
 
 /// Programs whose change makes a test's result stale.
 const TOOLS: &[&str] = &[
-    "cargo", "rustc", "cc", "gcc", "clang", "java", "javac", "mvn", "gradle", "node", "npm", "pnpm", "yarn", "go", "python3",
-    "ruby", "php", "dotnet", "make", "cmake",
+    "cargo", "rustc", "cc", "gcc", "clang", "java", "javac", "mvn", "gradle", "node", "npm", "pnpm", "yarn", "go",
+    "python3", "ruby", "php", "dotnet", "make", "cmake",
 ];
 
 /// From the size and the time of each program in `PATH`, and of the toolchains behind rustup. No process is started.

@@ -164,17 +164,20 @@ impl Engine {
         let live_now = environment.as_ref().and_then(|e| e.live_rollout) == Some(row.id);
         let slot = desired.apps.first().map(|a| a.slot.to_string()).unwrap_or_default();
         let web_url = self.web_url();
-        let previous_slot = desired
-            .apps
-            .iter()
-            .find_map(|a| progress.app(&a.name).base.and_then(|b| b.active))
-            .map(|s| s.to_string());
-        let compare = detail.previous.as_ref().map(|p| format!("{web_url}/{full_name}/compare/{}...{}", p.short(), row.sha.short()));
-        let traffic = desired.apps.iter().map(|a| progress.app(&a.name).traffic).fold(TrafficView::default(), |t, a| TrafficView {
-            requests: t.requests + a.total,
-            server_errors: t.server_errors + a.server_errors,
-            cut: t.cut + a.cut,
-        });
+        let previous_slot =
+            desired.apps.iter().find_map(|a| progress.app(&a.name).base.and_then(|b| b.active)).map(|s| s.to_string());
+        let compare = detail
+            .previous
+            .as_ref()
+            .map(|p| format!("{web_url}/{full_name}/compare/{}...{}", p.short(), row.sha.short()));
+        let traffic =
+            desired.apps.iter().map(|a| progress.app(&a.name).traffic).fold(TrafficView::default(), |t, a| {
+                TrafficView {
+                    requests: t.requests + a.total,
+                    server_errors: t.server_errors + a.server_errors,
+                    cut: t.cut + a.cut,
+                }
+            });
         let micros = |d: Option<std::time::Duration>| d.and_then(|d| u64::try_from(d.as_micros()).ok());
         let keep: Vec<Kept> = match &environment {
             Some(e) => parse(&e.keep)?,
@@ -208,10 +211,10 @@ impl Engine {
             author: detail.author.clone(),
             started_by: row.actor.clone(),
             slot,
-            previous: detail
-                .previous
-                .as_ref()
-                .map(|sha| PreviousView { slot: previous_slot.unwrap_or_else(|| sha.short().to_owned()), sha: sha.clone() }),
+            previous: detail.previous.as_ref().map(|sha| PreviousView {
+                slot: previous_slot.unwrap_or_else(|| sha.short().to_owned()),
+                sha: sha.clone(),
+            }),
             apps: desired
                 .apps
                 .iter()
@@ -263,12 +266,7 @@ impl Engine {
             }),
             keep_previous_until: keep.iter().map(|k| k.until).max().filter(|_| live_now),
             last_lines,
-            notes: progress
-                .messages
-                .iter()
-                .map(|m| m.words.clone())
-                .chain(progress.alarm.clone())
-                .collect(),
+            notes: progress.messages.iter().map(|m| m.words.clone()).chain(progress.alarm.clone()).collect(),
             web_url,
         })
     }

@@ -288,7 +288,11 @@ fn flag(table: &Table, at: &str, key: &str, mistakes: &mut Mistakes) -> bool {
 fn repositories(table: &Table, at: &str, mistakes: &mut Mistakes) -> Vec<String> {
     let names = list(table, at, "repositories", mistakes);
     let Some(names) = names.filter(|n| !n.is_empty()) else {
-        mistakes.add(&dotted(at, "repositories"), "nobody may use it", "the repositories that may, such as [\"acme/*\"]");
+        mistakes.add(
+            &dotted(at, "repositories"),
+            "nobody may use it",
+            "the repositories that may, such as [\"acme/*\"]",
+        );
         return Vec::new();
     };
     for name in names.iter().filter(|n| *n != "*" && n.split('/').count() != 2) {
@@ -312,9 +316,7 @@ fn secret_file(table: &Table, at: &str, key: &str, mistakes: &mut Mistakes) -> O
 pub(super) fn schema() -> Vec<(String, Json)> {
     let repos = json!({"type": "array", "items": {"type": "string"}, "description": "Who may use it: owner/name, owner/* or *."});
     let file = |doc: &str| json!({"type": "string", "description": format!("{doc} The file must not be readable by everybody.")});
-    let object = |properties: Json, required: Json| {
-        json!({"type": "object", "additionalProperties": {"type": "object", "additionalProperties": false, "properties": properties, "required": required}})
-    };
+    let object = |properties: Json, required: Json| json!({"type": "object", "additionalProperties": {"type": "object", "additionalProperties": false, "properties": properties, "required": required}});
     vec![
         (
             "targets".into(),
@@ -339,7 +341,10 @@ pub(super) fn schema() -> Vec<(String, Json)> {
                 json!(["file"]),
             )}),
         ),
-        ("slack".into(), object(json!({"url_file": file("Holds the address of the incoming webhook.")}), json!(["url_file"]))),
+        (
+            "slack".into(),
+            object(json!({"url_file": file("Holds the address of the incoming webhook.")}), json!(["url_file"])),
+        ),
         (
             "limits".into(),
             json!({"type": "object", "additionalProperties": false, "properties": {"concurrent_steps": {"type": "integer", "minimum": 1,

@@ -7,7 +7,13 @@ mod file;
 mod secret;
 mod table;
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use secrecy::SecretString;
 use url::Url;
@@ -114,7 +120,9 @@ pub fn load(
     let mut values = table::Values::read(&file, env, names, &mut mistakes);
     let data = values.path("SWITCHOVER_DATA").unwrap_or_else(|| PathBuf::from("data"));
     let settings = Settings {
-        listen: values.parsed("SWITCHOVER_LISTEN", "an address and port, such as 0.0.0.0:8080").unwrap_or(([127, 0, 0, 1], 8080).into()),
+        listen: values
+            .parsed("SWITCHOVER_LISTEN", "an address and port, such as 0.0.0.0:8080")
+            .unwrap_or(([127, 0, 0, 1], 8080).into()),
         public_url: values.url("SWITCHOVER_PUBLIC_URL").unwrap_or_else(table::nowhere),
         database_url: values.text("SWITCHOVER_DATABASE_URL"),
         github_url: values.url("SWITCHOVER_GITHUB_URL").unwrap_or_else(table::nowhere),
@@ -149,9 +157,8 @@ pub fn names_repository(patterns: &[String], full_name: &str) -> bool {
     patterns.iter().any(|p| {
         p == "*"
             || p.eq_ignore_ascii_case(full_name)
-            || p.strip_suffix("/*").is_some_and(|owner| {
-                full_name.split_once('/').is_some_and(|(o, _)| o.eq_ignore_ascii_case(owner))
-            })
+            || p.strip_suffix("/*")
+                .is_some_and(|owner| full_name.split_once('/').is_some_and(|(o, _)| o.eq_ignore_ascii_case(owner)))
     })
 }
 
@@ -191,7 +198,12 @@ impl Settings {
         names_repository(&self.trusted_local, full_name)
     }
 
-    fn granted(&self, full_name: &str, names: &[String], fits: impl Fn(&SecretGrant) -> bool) -> Vec<(String, SecretString)> {
+    fn granted(
+        &self,
+        full_name: &str,
+        names: &[String],
+        fits: impl Fn(&SecretGrant) -> bool,
+    ) -> Vec<(String, SecretString)> {
         let of = self.secrets.iter().filter(|(repo, _)| repo.eq_ignore_ascii_case(full_name));
         of.flat_map(|(_, grants)| grants.iter())
             .filter(|(name, grant)| names.contains(name) && fits(grant))
@@ -215,7 +227,12 @@ impl Settings {
 
     /// The secrets that an environment's running apps see.
     #[must_use]
-    pub fn environment_secrets(&self, full_name: &str, environment: &str, names: &[String]) -> Vec<(String, SecretString)> {
+    pub fn environment_secrets(
+        &self,
+        full_name: &str,
+        environment: &str,
+        names: &[String],
+    ) -> Vec<(String, SecretString)> {
         self.granted(full_name, names, |g| g.environments.iter().any(|e| e == environment))
     }
 

@@ -21,8 +21,9 @@ pub(super) fn read(path: &Path) -> Result<SecretString, (String, String)> {
     if meta.len() > LARGEST {
         return Err((format!("{shown} has {} bytes", meta.len()), format!("at most {LARGEST} bytes")));
     }
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| (format!("{shown} can't be read: {e}"), "a text file that the server's user may read".to_owned()))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        (format!("{shown} can't be read: {e}"), "a text file that the server's user may read".to_owned())
+    })?;
     let text = text.trim_end_matches(['\n', '\r']);
     if text.is_empty() {
         return Err((format!("{shown} is empty"), "the secret".to_owned()));

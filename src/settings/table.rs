@@ -30,20 +30,54 @@ const fn secret_entry(name: &'static str, kind: &'static str, doc: &'static str)
 
 const TABLE: &[Entry] = &[
     plain("SWITCHOVER_LISTEN", "address", Some("127.0.0.1:8080"), "Where the server listens."),
-    plain("SWITCHOVER_PUBLIC_URL", "url", Some("http://127.0.0.1:8080"), "How GitHub and people reach the server; links in checks begin with it."),
+    plain(
+        "SWITCHOVER_PUBLIC_URL",
+        "url",
+        Some("http://127.0.0.1:8080"),
+        "How GitHub and people reach the server; links in checks begin with it.",
+    ),
     plain("SWITCHOVER_DATA", "folder", Some("data"), "Where everything is kept: database, mirrors, logs, releases."),
     plain("SWITCHOVER_DATABASE_URL", "url", None, "The database; default: SQLite in the data folder."),
-    plain("SWITCHOVER_GITHUB_URL", "url", Some("https://api.github.com"), "GitHub's API; for GitHub Enterprise Server https://HOST/api/v3."),
-    plain("SWITCHOVER_GITHUB_WEB_URL", "url", Some("https://github.com"), "GitHub's pages and git; for GitHub Enterprise Server https://HOST."),
+    plain(
+        "SWITCHOVER_GITHUB_URL",
+        "url",
+        Some("https://api.github.com"),
+        "GitHub's API; for GitHub Enterprise Server https://HOST/api/v3.",
+    ),
+    plain(
+        "SWITCHOVER_GITHUB_WEB_URL",
+        "url",
+        Some("https://github.com"),
+        "GitHub's pages and git; for GitHub Enterprise Server https://HOST.",
+    ),
     plain("SWITCHOVER_APP_ID", "number", None, "The App's number, from its page on GitHub (required)."),
-    secret_entry("SWITCHOVER_PRIVATE_KEY", "PEM", "The App's private key (required; better as SWITCHOVER_PRIVATE_KEY_FILE)."),
-    secret_entry("SWITCHOVER_WEBHOOK_SECRET", "text", "The App's webhook secret (required); several with commas between them during a rotation."),
+    secret_entry(
+        "SWITCHOVER_PRIVATE_KEY",
+        "PEM",
+        "The App's private key (required; better as SWITCHOVER_PRIVATE_KEY_FILE).",
+    ),
+    secret_entry(
+        "SWITCHOVER_WEBHOOK_SECRET",
+        "text",
+        "The App's webhook secret (required); several with commas between them during a rotation.",
+    ),
     secret_entry("SWITCHOVER_SLACK_URL", "url", "Slack's incoming webhook for channels that [slack] does not map."),
-    plain("SWITCHOVER_EXECUTOR", "word", Some("local"), "Where steps run: `local`, on the server's own host, for the repositories under trusted_local."),
+    plain(
+        "SWITCHOVER_EXECUTOR",
+        "word",
+        Some("local"),
+        "Where steps run: `local`, on the server's own host, for the repositories under trusted_local.",
+    ),
 ];
 
 /// Variables that the program reads elsewhere (command line, tests).
-const OTHERS: &[&str] = &["SWITCHOVER_LOG", "SWITCHOVER_CONFIG", "SWITCHOVER_CRASH_AT", "SWITCHOVER_TEST_KUBECONFIG", "SWITCHOVER_TEST_DATABASE_URL"];
+const OTHERS: &[&str] = &[
+    "SWITCHOVER_LOG",
+    "SWITCHOVER_CONFIG",
+    "SWITCHOVER_CRASH_AT",
+    "SWITCHOVER_TEST_KUBECONFIG",
+    "SWITCHOVER_TEST_DATABASE_URL",
+];
 
 fn key(name: &str) -> String {
     name.trim_start_matches("SWITCHOVER_").to_ascii_lowercase()
@@ -83,7 +117,8 @@ impl<'a> Values<'a> {
         }
         for name in names.iter().filter(|n| n.starts_with("SWITCHOVER_") && !known.contains(n)) {
             let near = nearest(name, known.iter().map(String::as_str));
-            let hint = near.map(|n| format!("{n}, perhaps?")).unwrap_or_else(|| "a name that the reference lists".into());
+            let hint =
+                near.map(|n| format!("{n}, perhaps?")).unwrap_or_else(|| "a name that the reference lists".into());
             mistakes.add(name, "there is no such variable", hint);
         }
         let mut found = Vec::new();
@@ -166,7 +201,11 @@ impl<'a> Values<'a> {
     pub(super) fn secret_url(&mut self, name: &str) -> Option<SecretString> {
         let value = self.get(name)?;
         if value.expose_secret() != "unreadable" && Url::parse(value.expose_secret()).is_err() {
-            self.mistakes.add(name, "is no web address (its value is not shown)", "an address that begins with https://");
+            self.mistakes.add(
+                name,
+                "is no web address (its value is not shown)",
+                "an address that begins with https://",
+            );
             return None;
         }
         Some(value)
@@ -177,7 +216,9 @@ impl<'a> Values<'a> {
         let expected = "the App's private key: a PEM file that begins with -----BEGIN RSA PRIVATE KEY-----";
         match self.get(name) {
             None => self.mistakes.add(name, "is not set, nor is SWITCHOVER_PRIVATE_KEY_FILE", expected),
-            Some(key) if key.expose_secret() == "unreadable" || key.expose_secret().contains("-----BEGIN") => return key,
+            Some(key) if key.expose_secret() == "unreadable" || key.expose_secret().contains("-----BEGIN") => {
+                return key;
+            }
             Some(_) => self.mistakes.add(name, "is no PEM key (its value is not shown)", expected),
         }
         SecretString::from("")
@@ -186,7 +227,11 @@ impl<'a> Values<'a> {
     pub(super) fn webhook_secrets(&mut self) -> Vec<SecretString> {
         let name = "SWITCHOVER_WEBHOOK_SECRET";
         let Some(value) = self.get(name) else {
-            self.mistakes.add(name, "is not set, nor is SWITCHOVER_WEBHOOK_SECRET_FILE", "the secret of the App's webhook");
+            self.mistakes.add(
+                name,
+                "is not set, nor is SWITCHOVER_WEBHOOK_SECRET_FILE",
+                "the secret of the App's webhook",
+            );
             return Vec::new();
         };
         let secrets: Vec<SecretString> = value
@@ -242,7 +287,8 @@ pub fn schema() -> Value {
 /// The same as a table for docs/.
 #[must_use]
 pub fn reference_markdown() -> String {
-    let mut text = String::from("| variable | key in switchover.toml | type | default | what |\n|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| variable | key in switchover.toml | type | default | what |\n|---|---|---|---|---|\n");
     for e in TABLE {
         let default = e.default.map_or("–".to_owned(), |d| format!("`{d}`"));
         let also = if e.secret { format!(", `{}_FILE`", e.name) } else { String::new() };

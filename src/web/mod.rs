@@ -2,8 +2,8 @@
 
 pub mod assets;
 pub mod intake;
-pub mod site;
 pub mod pages;
+pub mod site;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -59,13 +59,13 @@ pub fn bind(
             None => app,
         }
     })
-        .workers(workers)
-        .disable_signals()
-        .client_request_timeout(Duration::from_secs(10))
-        .client_disconnect_timeout(Duration::from_secs(2))
-        .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(5)
-        .bind(listen)?;
+    .workers(workers)
+    .disable_signals()
+    .client_request_timeout(Duration::from_secs(10))
+    .client_disconnect_timeout(Duration::from_secs(2))
+    .keep_alive(Duration::from_secs(75))
+    .shutdown_timeout(5)
+    .bind(listen)?;
     let addresses = server.addrs();
     Ok((server.run(), addresses))
 }

@@ -155,11 +155,8 @@ fn shape(run: &NewRun) -> String {
         .jobs
         .iter()
         .map(|j| {
-            let steps: Vec<String> = j
-                .steps
-                .iter()
-                .map(|s| format!("{}{}", s.name, if s.reused.is_some() { "=" } else { "" }))
-                .collect();
+            let steps: Vec<String> =
+                j.steps.iter().map(|s| format!("{}{}", s.name, if s.reused.is_some() { "=" } else { "" })).collect();
             format!("{}[{}]{}", j.app, steps.join(" "), if j.spec.release.is_some() { " release" } else { "" })
         })
         .collect();

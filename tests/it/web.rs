@@ -136,7 +136,10 @@ async fn a_body_that_does_not_come_is_given_up() {
         .await
         .expect("written");
     let mut answer = [0; 12];
-    tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut answer)).await.expect("in time").expect("answered");
+    tokio::time::timeout(Duration::from_secs(30), stream.read_exact(&mut answer))
+        .await
+        .expect("in time")
+        .expect("answered");
     assert_eq!(&answer, b"HTTP/1.1 408");
     door.handle.stop(false).await;
 }
@@ -172,9 +175,15 @@ async fn many_at_once_are_all_stored() {
 async fn health_and_metrics_answer() {
     let door = Door::open(&["s"]).await;
     door.send("m-1", "s", b"{}").await;
-    for (path, expected) in [("healthz", "ok"), ("readyz", "ready"), ("metrics", "switchover_deliveries_total{result=\"new\"} 1")]
+    for (path, expected) in
+        [("healthz", "ok"), ("readyz", "ready"), ("metrics", "switchover_deliveries_total{result=\"new\"} 1")]
     {
-        let text = reqwest::get(format!("http://{}/{path}", door.address)).await.expect("an answer").text().await.expect("text");
+        let text = reqwest::get(format!("http://{}/{path}", door.address))
+            .await
+            .expect("an answer")
+            .text()
+            .await
+            .expect("text");
         assert!(text.contains(expected), "{path}: {text}");
     }
     door.handle.stop(false).await;
