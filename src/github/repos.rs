@@ -191,6 +191,7 @@ impl GitHub {
     /// # Errors
     /// [`GitHubError`] where the repository's name is none.
     pub fn clone_url(&self, repo: &RepoRef) -> Result<Url, GitHubError> {
+        under(self.web_url(), &[&repo.owner, &repo.name])?;
         under(self.web_url(), &[&repo.owner, &format!("{}.git", repo.name)])
     }
 }
