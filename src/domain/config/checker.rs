@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Words of other tools and what they are called here.
-const ELSEWHERE: [(&str, &str); 34] = [
+const ELSEWHERE: [(&str, &str); 42] = [
     ("approvals", "approval"),
     ("reviewers", "approval"),
     ("branches", "push"),
@@ -45,6 +45,14 @@ const ELSEWHERE: [(&str, &str); 34] = [
     ("schedule", "windows"),
     ("timeout_minutes", "timeout"),
     ("type", "kind"),
+    ("private_key", "private_key_file"),
+    ("webhook_secret", "webhook_secret_file"),
+    ("slack_url", "slack_url_file"),
+    ("password", "password_file"),
+    ("value", "file"),
+    ("url", "url_file"),
+    ("repos", "repositories"),
+    ("bind", "listen"),
 ];
 
 /// Checks a tree against a table and collects all mistakes on the way.
