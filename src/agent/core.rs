@@ -196,7 +196,7 @@ impl Agent {
             for (name, slot) in &service.slots {
                 let key = (id.clone(), name.clone());
                 let found = live.slots.entry(key).or_insert_with(|| LiveSlot {
-                    slot: Slot::new(Arc::clone(&route.changed)),
+                    slot: Slot::new(name, Arc::clone(&route.changed)),
                     copies: (0..slot.copies.len()).filter_map(|i| self.supervise(id, name, slot, i)).collect(),
                 });
                 found

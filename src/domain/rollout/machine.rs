@@ -177,16 +177,17 @@ impl<'a> Rules<'a> {
     }
 
     fn all(&self) -> impl DoubleEndedIterator<Item = View<'a>> {
-        let mut views: Vec<_> = self.d.apps.iter().filter_map(|a| self.view(a)).collect();
-        if self.d.kind == Kind::Rollback {
-            views.reverse();
-        }
-        views.into_iter()
+        self.d.in_order().filter_map(|a| self.view(a)).collect::<Vec<_>>().into_iter()
     }
 
     /// Apps that this rollout changes.
     fn changed(&self) -> impl DoubleEndedIterator<Item = View<'a>> {
         self.all().filter(|v| !v.unchanged())
+    }
+
+    /// The same in the order of the way back.
+    fn changed_backwards(&self) -> impl Iterator<Item = View<'a>> {
+        self.d.backwards().into_iter().filter_map(|a| self.view(a)).filter(|v| !v.unchanged())
     }
 
     fn webs(&self) -> impl DoubleEndedIterator<Item = View<'a>> {
@@ -594,7 +595,7 @@ impl<'a> Rules<'a> {
     }
 
     fn roll_back(&self) -> Step {
-        for v in self.changed().rev() {
+        for v in self.changed_backwards() {
             let Some(previous) = v.previous() else { continue };
             if v.did.back_at.is_some() || !(v.flipped() || v.did.at_switch.is_some()) {
                 continue;
