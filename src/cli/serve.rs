@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use switchover::{
     agent, control,
+    demo::play,
     engine::{Engine, Shared, sweeper::server_key, tools, wake::Wake},
     exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
     github::{GitHub, GitHubConfig, Timeouts},
@@ -176,6 +177,27 @@ pub struct DemoArgs {
 
 /// `switchover demo`.
 pub fn demo(args: DemoArgs) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    let result = runtime(2).and_then(|rt| {
+        rt.block_on(async {
+            let shutdown = CancellationToken::new();
+            on_signals(shutdown.clone())?;
+            let options = play::Options {
+                once: args.once,
+                json: args.json,
+                repo: args.repo,
+                data: args.data,
+                exe: std::env::current_exe()?,
+                rate: 120,
+            };
+            Ok(play::run(options, shutdown).await?)
+        })
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("switchover: {e:#}");
+            ExitCode::from(2)
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     exec::{
         host::HostEnv,
-        local::{Executor, OUTPUT_LIMIT, StepSpec},
+        local::{OUTPUT_LIMIT, StepSpec},
         log::LogReader,
     },
     rollout::{
