@@ -1,37 +1,38 @@
 //! The agent itself: one state, changed durably by commands and by supervised copies, and what is live made to agree.
 
+mod copies;
+
 use std::{
-    collections::{BTreeMap, HashMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
+    net::SocketAddr,
     sync::{Arc, Mutex as StdMutex, MutexGuard as StdGuard, PoisonError},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, MutexGuard, Notify, broadcast, watch};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{
-    copy::{Copy, Wanted},
-    process::Strays,
-    protocol::{
-        AgentStatus, ErrorCode, Event, InstanceStatus, PROTOCOL, Reply, Request, ServiceId, ServiceStatus, SlotSource,
-        SlotStatus,
+use crate::{
+    agent::{
+        copy::{Copy, Wanted},
+        ports::{free_port, free_port_at},
+        process::Strays,
+        protocol::{ErrorCode, Event, PROTOCOL, Reply, Request, ServiceId, SlotSource},
+        proxy::{Limits, Listener, Listeners, Route, Slot},
+        rules::{Refusal, refuse},
+        state::{Saved, SavedSlot, Store},
     },
-    proxy::{Limits, Listener, Listeners, Route, Slot},
-    rules::{Refusal, refuse},
-    state::{Saved, SavedCopy, SavedService, SavedSlot, Store},
+    failpoint,
 };
-use crate::failpoint;
 
 /// Events that a slow subscriber may lag behind.
 const EVENTS: usize = 1_024;
 
 /// How the agent shall end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(in crate::agent) enum Ending {
     /// Processes go on.
     Leave,
     StopSlots,
@@ -43,6 +44,8 @@ struct Live {
     listeners: Listeners,
     routes: HashMap<ServiceId, Arc<Route>>,
     slots: HashMap<(ServiceId, String), LiveSlot>,
+    /// Listeners that could not be had, and of which that was said.
+    missing: BTreeSet<SocketAddr>,
     /// Nothing is started any more.
     closing: bool,
 }
@@ -55,7 +58,7 @@ struct LiveSlot {
 
 /// The agent.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(in crate::agent) struct Agent {
     store: Store,
     saved: Mutex<Saved>,
     live: StdMutex<Live>,
@@ -66,7 +69,9 @@ pub(super) struct Agent {
     /// A copy was stopped.
     stopped: Notify,
     started_at: Timestamp,
-    pub(super) ending: watch::Sender<Option<Ending>>,
+    pub(in crate::agent) ending: watch::Sender<Option<Ending>>,
+    /// Commands that wait for processes give up.
+    ended: CancellationToken,
 }
 
 fn locked<T>(mutex: &StdMutex<T>) -> StdGuard<'_, T> {
@@ -75,7 +80,7 @@ fn locked<T>(mutex: &StdMutex<T>) -> StdGuard<'_, T> {
 
 impl Agent {
     /// Takes the state up: listens, adopts or starts what shall run.
-    pub(super) async fn start(store: Store, saved: Saved, limits: Limits) -> Arc<Self> {
+    pub(in crate::agent) async fn start(store: Store, saved: Saved, limits: Limits) -> Arc<Self> {
         let agent = Arc::new(Self {
             store,
             saved: Mutex::new(saved),
@@ -87,13 +92,14 @@ impl Agent {
             stopped: Notify::new(),
             started_at: crate::clock::now(),
             ending: watch::channel(None).0,
+            ended: CancellationToken::new(),
         });
         agent.apply(&*agent.saved.lock().await);
         agent
     }
 
     /// Services that have no listener because their port was taken when the agent started.
-    pub(super) async fn retry_listeners(self: &Arc<Self>) {
+    pub(in crate::agent) async fn retry_listeners(self: &Arc<Self>) {
         let saved = self.saved.lock().await;
         let missing = {
             let live = locked(&self.live);
@@ -105,7 +111,7 @@ impl Agent {
     }
 
     /// Closes connections to apps that were not used for a while.
-    pub(super) fn expire(&self) {
+    pub(in crate::agent) fn expire(&self) {
         let slots: Vec<_> = locked(&self.live).slots.values().map(|s| Arc::clone(&s.slot)).collect();
         for slot in slots {
             slot.expire();
@@ -113,14 +119,14 @@ impl Agent {
     }
 
     /// Accepts no more; connections end after their running requests.
-    pub(super) fn stop_listening(&self) {
+    pub(in crate::agent) fn stop_listening(&self) {
         let mut live = locked(&self.live);
         live.closing = true;
         live.listeners.clear();
     }
 
     /// Ends supervision, and the processes if that is asked.
-    pub(super) async fn stop_supervising(&self, ending: Ending) {
+    pub(in crate::agent) async fn stop_supervising(&self, ending: Ending) {
         if ending == Ending::StopSlots {
             self.wish(Wanted::Stop);
             self.until(|saved| saved.services.values().all(|s| s.slots.values().all(|s| !s.has_processes()))).await;
@@ -128,6 +134,17 @@ impl Agent {
         self.wish(Wanted::Leave);
         self.copies.close();
         self.copies.wait().await;
+        self.ended.cancel();
+    }
+
+    /// Whether commands that wait for processes were given up.
+    pub(in crate::agent) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Lets the last change come to its end and no other begin: the state belongs to the next agent from then on.
+    pub(in crate::agent) async fn freeze(&self) -> MutexGuard<'_, Saved> {
+        self.saved.lock().await
     }
 
     fn wish(&self, wanted: Wanted) {
@@ -136,11 +153,19 @@ impl Agent {
         }
     }
 
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
+    pub(in crate::agent) fn live_slot(&self, service: &str, slot: &str) -> Option<Arc<Slot>> {
+        locked(&self.live).slots.get(&(service.to_owned(), slot.to_owned())).map(|s| Arc::clone(&s.slot))
+    }
+
+    pub(in crate::agent) fn unrouted(&self, service: &str) -> u64 {
+        locked(&self.live).routes.get(service).map_or(0, |r| r.unrouted())
+    }
+
+    pub(in crate::agent) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
-    pub(super) fn tell(&self, event: Event) {
+    pub(in crate::agent) fn tell(&self, event: Event) {
         // Nobody listening is fine.
         let _ = self.events.send(event);
     }
@@ -227,9 +252,16 @@ impl Agent {
             let listener = match live.listeners.entry(address) {
                 Entry::Occupied(found) => found.into_mut(),
                 Entry::Vacant(vacant) => match Listener::bind(address, &self.limits) {
-                    Ok(listener) => vacant.insert(listener),
+                    Ok(listener) => {
+                        if live.missing.remove(&address) {
+                            tracing::info!(listener = %address, "listening at last");
+                        }
+                        vacant.insert(listener)
+                    }
                     Err(e) => {
-                        tracing::error!(listener = %address, error = %e, "can't listen; tried again");
+                        if live.missing.insert(address) {
+                            tracing::error!(listener = %address, error = %e, "can't listen; tried again");
+                        }
                         continue;
                     }
                 },
@@ -253,81 +285,12 @@ impl Agent {
         Some(wanted)
     }
 
-    // What copies need.
-
-    pub(super) fn take_stray(&self, log: &Path) -> Option<super::process::ProcId> {
-        locked(&self.strays).take(log)
-    }
-
-    pub(super) async fn ports(&self) -> Vec<u16> {
-        self.saved.lock().await.ports()
-    }
-
-    pub(super) async fn read_copy<T>(
-        &self,
-        service: &str,
-        slot: &str,
-        index: usize,
-        f: impl FnOnce(&SavedCopy) -> T,
-    ) -> Option<T> {
-        let saved = self.saved.lock().await;
-        saved.services.get(service)?.slots.get(slot)?.copies.get(index).map(f)
-    }
-
-    /// A copy's facts. Where they can't be written they are kept in memory: the process is there all the same, and
-    /// the next agent finds it by its output.
-    pub(super) async fn write_copy(
-        self: &Arc<Self>,
-        service: &str,
-        slot: &str,
-        index: usize,
-        f: impl FnOnce(&mut SavedCopy),
-    ) {
-        let mut saved = self.saved.lock().await;
-        let Some(copy) = saved.copy_mut(service, slot, index) else { return };
-        f(copy);
-        saved.forget_removed();
-        self.write_facts(&saved).await;
-        self.apply(&saved);
-    }
-
-    async fn write_facts(&self, saved: &Saved) {
-        let (store, next) = (self.store.clone(), saved.clone());
-        match tokio::task::spawn_blocking(move || store.write(&next)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => tracing::error!(error = %e, "the state can't be written"),
-            Err(e) => tracing::error!(error = %e, "the state can't be written"),
+    /// As [`Agent::until`], for a command: given up when the agent ends.
+    async fn until_stopped(&self, so: impl Fn(&Saved) -> bool) {
+        tokio::select! {
+            () = self.until(so) => {}
+            () = self.ended.cancelled() => {}
         }
-    }
-
-    /// Notes that a copy is about to be started; false when it shall not run any more.
-    pub(super) async fn begin_start(&self, service: &str, slot: &str, index: usize) -> bool {
-        let mut saved = self.saved.lock().await;
-        if locked(&self.live).closing || !saved.slot(service, slot).is_some_and(|s| s.running && !s.removing) {
-            return false;
-        }
-        let Some(copy) = saved.copy_mut(service, slot, index) else { return false };
-        copy.starting = true;
-        self.write_facts(&saved).await;
-        true
-    }
-
-    /// No request shall go to this copy now.
-    pub(super) async fn copy_down(&self, service: &str, slot: &str, index: usize) {
-        let Some(Some(port)) = self.read_copy(service, slot, index, |c| c.port).await else { return };
-        let found = locked(&self.live).slots.get(&(service.to_owned(), slot.to_owned())).map(|s| Arc::clone(&s.slot));
-        if let Some(found) = found {
-            found.mark_down((Ipv4Addr::LOCALHOST, port).into());
-        }
-    }
-
-    pub(super) async fn copy_stopped(self: &Arc<Self>, service: &str, slot: &str, index: usize) {
-        self.write_copy(service, slot, index, |c| {
-            c.process = None;
-            c.starting = false;
-        })
-        .await;
-        self.stopped.notify_waiters();
     }
 
     /// Waits until the state is so; looked at whenever a copy was stopped.
@@ -345,7 +308,7 @@ impl Agent {
     // Commands.
 
     /// Carries out one command.
-    pub(super) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
+    pub(in crate::agent) async fn answer(self: &Arc<Self>, request: Request) -> Reply {
         match self.carry_out(request).await {
             Ok(reply) => reply,
             Err(Refusal { code, message }) => Reply::Error { code, message },
@@ -362,9 +325,7 @@ impl Agent {
             }),
             Request::Status => {
                 let saved = self.saved.lock().await;
-                let services = saved.services.iter().filter(|(_, s)| !s.removing);
-                let services = services.map(|(id, s)| (id.clone(), self.service_status(id, s))).collect();
-                Ok(Reply::Status(AgentStatus { services }))
+                Ok(Reply::Status(self.status(&saved)))
             }
             Request::PutService { service, listen, hosts } => self.put_service(service, listen, hosts).await,
             Request::Claim { service, epoch } => {
@@ -379,18 +340,18 @@ impl Agent {
                 drop(self.change(|s| s.set_running(&service, &slot, epoch, running)).await?);
                 if !running {
                     let still = |s: &SavedSlot| s.has_processes() && !s.running;
-                    self.until(|s| !s.slot(&service, &slot).is_some_and(still)).await;
+                    self.until_stopped(|s| !s.slot(&service, &slot).is_some_and(still)).await;
                 }
                 self.slot_reply(&*self.saved.lock().await, &service, &slot)
             }
             Request::RemoveSlot { service, slot, epoch } => {
                 drop(self.change(|s| s.remove_slot(&service, &slot, epoch)).await?);
-                self.until(|s| !s.slot(&service, &slot).is_some_and(|s| s.removing)).await;
+                self.until_stopped(|s| !s.slot(&service, &slot).is_some_and(|s| s.removing)).await;
                 Ok(Reply::Ok)
             }
             Request::RemoveService { service, epoch } => {
                 drop(self.change(|s| s.remove_service(&service, epoch)).await?);
-                self.until(|s| !s.services.get(&service).is_some_and(|s| s.removing)).await;
+                self.until_stopped(|s| !s.services.get(&service).is_some_and(|s| s.removing)).await;
                 Ok(Reply::Ok)
             }
             Request::Switch { service, epoch, from, to } => {
@@ -405,8 +366,7 @@ impl Agent {
                 Ok(Reply::Switched { at, previous })
             }
             Request::WaitIdle { service, slot, timeout_ms } => {
-                let found = locked(&self.live).slots.get(&(service.clone(), slot.clone())).map(|s| Arc::clone(&s.slot));
-                let Some(found) = found else {
+                let Some(found) = self.live_slot(&service, &slot) else {
                     return refuse(ErrorCode::NotFound, format!("{service:?} has no slot {slot:?}"));
                 };
                 Ok(Reply::Idle { in_flight: found.wait_idle(Duration::from_millis(timeout_ms)).await })
@@ -476,91 +436,4 @@ impl Agent {
             }
         }
     }
-
-    fn slot_reply(&self, saved: &Saved, service: &str, slot: &str) -> Result<Reply, Refusal> {
-        match saved.slot(service, slot) {
-            Some(found) => Ok(Reply::Slot(self.slot_status(service, slot, found))),
-            None => refuse(ErrorCode::NotFound, format!("{service:?} has no slot {slot:?} any more")),
-        }
-    }
-
-    fn service_status(&self, id: &str, service: &SavedService) -> ServiceStatus {
-        let slots = service.slots.iter().filter(|(_, s)| !s.removing);
-        ServiceStatus {
-            listen: service.listen,
-            epoch: service.epoch,
-            active: service.active.clone(),
-            switched_at: service.switched_at,
-            slots: slots.map(|(name, s)| (name.clone(), self.slot_status(id, name, s))).collect(),
-            unrouted: locked(&self.live).routes.get(id).map_or(0, |r| r.unrouted()),
-        }
-    }
-
-    fn slot_status(&self, id: &str, name: &str, slot: &SavedSlot) -> SlotStatus {
-        let live = locked(&self.live);
-        let counters = live.slots.get(&(id.to_owned(), name.to_owned())).map(|s| s.slot.counters());
-        let mut instances: Vec<InstanceStatus> = Vec::new();
-        match &slot.source {
-            SlotSource::Upstreams { addresses } => instances.extend(addresses.iter().map(|a| InstanceStatus {
-                address: Some(*a),
-                pid: None,
-                restarts: 0,
-                started_at: None,
-                last_exit: None,
-                last_output: Vec::new(),
-            })),
-            SlotSource::Process(_) => instances.extend(slot.copies.iter().map(|c| InstanceStatus {
-                address: c.port.map(|p| (Ipv4Addr::LOCALHOST, p).into()),
-                pid: c.process.map(|p| p.pid),
-                restarts: c.restarts,
-                started_at: c.started_at.filter(|_| c.process.is_some()),
-                last_exit: c.last_exit.clone(),
-                last_output: c.last_output.clone(),
-            })),
-        }
-        SlotStatus {
-            source: slot.source.clone(),
-            running: slot.running,
-            instances,
-            counters: counters.unwrap_or_default(),
-        }
-    }
-}
-
-impl Saved {
-    fn slot(&self, service: &str, slot: &str) -> Option<&SavedSlot> {
-        self.services.get(service)?.slots.get(slot)
-    }
-}
-
-/// Where no kernel gives out ports by itself: the agent's own outgoing connections could otherwise sit on the port
-/// of a copy that is just being started again. Below Kubernetes' node ports.
-const PORTS: std::ops::Range<u16> = 20_000..30_000;
-
-/// A port on 127.0.0.1 that nobody uses.
-pub(super) fn free_port(used: &[u16]) -> io::Result<u16> {
-    free_port_at(Ipv4Addr::LOCALHOST.into(), used)
-}
-
-fn free_port_at(ip: IpAddr, used: &[u16]) -> io::Result<u16> {
-    // Begins anywhere, so that two agents on one host seldom try the same.
-    let count = PORTS.end - PORTS.start;
-    let start = u16::try_from(uuid::Uuid::new_v4().as_u128() % u128::from(count)).unwrap_or(0);
-    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
-    for i in 0..count {
-        let port = PORTS.start + (start + i) % count;
-        if used.contains(&port) {
-            continue;
-        }
-        match std::net::TcpListener::bind((ip, port)) {
-            Ok(_) => return Ok(port),
-            Err(e) if e.kind() == io::ErrorKind::AddrInUse => last = e,
-            Err(e) => return Err(e),
-        }
-    }
-    Err(last)
-}
-
-pub(super) fn port_is_free(port: u16) -> bool {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
