@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 use switchover::{
     domain::ids::{RepoId, Sha},
-    exec::git::{GitAuth, GitError, MergeOutcome, Mirrors, pin_refspec},
+    exec::git::{GitAuth, GitError, MergeOutcome, Mirrors, Swept, pin_refspec},
 };
 use tempfile::TempDir;
 use url::Url;
@@ -427,6 +427,39 @@ async fn a_second_checkout_touches_only_what_differs() {
     let work = m.checkout(R, &b, "k").await.unwrap();
     assert_eq!(stamp(&work.path().join("b")), before);
     assert_eq!(fs::read_to_string(work.path().join("a")).unwrap(), "2");
+}
+
+#[tokio::test]
+async fn a_sweep_takes_what_is_idle_and_old_and_nothing_else() {
+    let host = Host::start();
+    let (dir, m) = mirrors();
+    let a = host.commit("first", &[("a", "1")]);
+    let tree = host.git(&["rev-parse", "HEAD^{tree}"]);
+    let old = std::process::Command::new("git")
+        .current_dir(&host.work)
+        .args(["-c", "user.name=x", "-c", "user.email=x", "commit-tree", "-m", "old", &tree])
+        .env("GIT_COMMITTER_DATE", "2001-01-01T00:00:00Z")
+        .output()
+        .unwrap();
+    let old = Sha::new(String::from_utf8(old.stdout).unwrap().trim()).unwrap();
+    host.git(&["push", "-q", "origin", &format!("{old}:refs/pull/1/head"), "HEAD:refs/pull/2/head"]);
+    let pulls = "+refs/pull/*/head:refs/pull/*/head".to_owned();
+    m.fetch(R, &host.url, None, &["+refs/heads/*:refs/heads/*".to_owned(), pulls]).await.unwrap();
+    let busy = m.checkout(R, &a, "k").await.unwrap();
+    let idle = m.checkout(R, &old, "k").await.unwrap();
+    let (busy_path, idle_path) = (busy.path().to_owned(), idle.path().to_owned());
+    drop(idle);
+    assert_eq!(m.sweep().await, Swept { worktrees: 0, refs: 1 }, "used a moment ago");
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for n in [0, 1] {
+        let lock = dir.path().join(format!("mirrors/7.pool/k/{n}.lock"));
+        fs::File::options().write(true).open(lock).unwrap().set_modified(long_ago).unwrap();
+    }
+    assert_eq!(m.sweep().await, Swept { worktrees: 1, refs: 0 });
+    assert!(busy_path.exists() && !idle_path.exists());
+    let refs = run(&dir.path().join("mirrors/7.git"), &["for-each-ref", "--format=%(refname)"]);
+    assert_eq!(refs, "refs/heads/main\nrefs/pull/2/head");
+    assert_eq!(m.checkout(R, &a, "k").await.unwrap().path(), idle_path);
 }
 
 #[tokio::test]
