@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod control;
 pub mod demo;
 pub mod domain;
 pub mod engine;
@@ -15,6 +16,7 @@ pub mod plan;
 pub mod report;
 pub mod rollout;
 pub mod settings;
+pub mod slack;
 pub mod store;
 pub mod telemetry;
 pub mod web;

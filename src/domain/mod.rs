@@ -5,11 +5,14 @@
 //! * [`config`]: the repository's `.github/switchover.yml`, parsed.
 //! * [`event`]: what a webhook means to us, whatever GitHub called it.
 //! * [`run`]: test runs, their jobs and steps.
+//! * [`show`]: durations, the release line and other words for people.
 //! * [`rollout`]: the pure blue/green state machine.
 
 pub mod check;
 pub mod config;
 pub mod event;
 pub mod ids;
+pub mod planned;
 pub mod rollout;
 pub mod run;
+pub mod show;

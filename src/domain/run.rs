@@ -187,3 +187,106 @@ pub enum StepEnd {
     /// It could not be started, and why.
     NotStarted(String),
 }
+
+/// What a job does, frozen when it was planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// The app's folder from the repository's root; empty for the root.
+    pub path: String,
+    /// The commit that is checked out.
+    pub commit: Sha,
+    /// Image of its steps (executors docker and kubernetes).
+    pub container: Option<String>,
+    /// Folders kept between runs.
+    pub cache: Vec<String>,
+    /// Names of secrets its steps may see.
+    pub secrets: Vec<String>,
+    /// What started it: decides caches and secrets.
+    pub trigger: Trigger,
+    /// Steps to run, in order.
+    pub steps: Vec<StepSpec>,
+    /// What is kept afterwards.
+    pub release: Option<ReleaseSpec>,
+}
+
+/// One step of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepSpec {
+    /// Its name.
+    pub name: String,
+    /// Shell command.
+    pub run: String,
+    /// Patterns of JUnit XML files.
+    pub reports: Vec<String>,
+    /// Time limit in milliseconds.
+    pub timeout_ms: u64,
+    /// Environment: the app's and the step's own.
+    pub env: std::collections::BTreeMap<String, String>,
+}
+
+/// What is kept of a job's workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseSpec {
+    /// The app.
+    pub app: String,
+    /// Tree, commands and tools: one build for each.
+    pub build_key: String,
+    /// Files from the app's folder; none: everything there.
+    pub files: Option<Vec<String>>,
+}
+
+/// What started a run: decides what its steps may see and write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// A push to an environment's branch.
+    Release,
+    /// A push to another branch, or a merge queue.
+    Branch,
+    /// A pull request from the repository itself.
+    OwnPull,
+    /// A stranger's pull request that somebody approved.
+    Stranger,
+}
+
+/// What is told about a run and is not needed to carry it out.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RunDetail {
+    /// Who wrote the commit.
+    pub author: String,
+    /// First line of its message.
+    pub message: String,
+    /// The branch, or the pull request's head branch.
+    pub branch: String,
+    /// Who set it off.
+    pub sender: String,
+    /// Mistakes in `.github/switchover.yml`.
+    pub mistakes: Vec<ConfigMistake>,
+    /// What was inferred, and from which file; what is unclear.
+    pub notes: Vec<String>,
+    /// Files that conflict with the base.
+    pub conflicts: Vec<String>,
+    /// Why nothing runs until a person acts.
+    pub parked: Option<String>,
+    /// Why there is nothing to run.
+    pub nothing: Option<String>,
+    /// Something went wrong before any step could run.
+    pub error: Option<String>,
+}
+
+/// A mistake in the repository's configuration, as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigMistake {
+    /// Line from 1.
+    pub line: u32,
+    /// Column from 1.
+    pub column: u32,
+    /// What is wrong.
+    pub message: String,
+    /// What would be right.
+    pub expected: String,
+    /// The nearest right word.
+    pub hint: Option<String>,
+    /// The line itself.
+    pub source: Option<String>,
+}

@@ -1,1 +1,19 @@
 //! Executors, checkout, caches, log capture, test reports.
+//!
+//! * [`git`]: one bare mirror per repository and pooled worktrees, by the git command line.
+//! * [`local`]: the trait [`local::Executor`] and the executor that runs steps on the server's own host.
+//! * [`shim`]: the small process that stands between the server and a step, and outlives neither.
+//! * [`log`]: how a step's output lies on disk, its writer and its reader.
+//! * [`caches`]: folders kept between runs, apart by app and trust.
+//! * [`reports`]: JUnit XML and libtest's text as one `TestReport`.
+//! * [`host`]: what processes started here see of the server's own environment.
+
+pub mod caches;
+pub(crate) mod files;
+pub mod git;
+pub mod host;
+pub mod local;
+pub mod log;
+pub(crate) mod processes;
+pub mod reports;
+pub mod shim;

@@ -1,1 +1,183 @@
-//! The only SQL.
+//! The only SQL. SQLite in WAL mode with `synchronous=FULL`: what was answered is on disk.
+//!
+//! One connection writes, a few read. Deliveries from many requests share one commit ([`Store::receive`]).
+//! SQL is kept portable (BIGINT and TEXT, `$1` placeholders): PostgreSQL follows.
+//!
+//! Every write of a job's or rollout's state names the epoch it was claimed with; a stale one changes nothing and
+//! is told so ([`StoreError::Fenced`]).
+
+mod deliveries;
+mod explain;
+mod messages;
+mod repos;
+mod rollouts;
+mod rows;
+mod runs;
+mod shown;
+
+use std::{path::Path, str::FromStr, time::Duration};
+
+use jiff::Timestamp;
+use sqlx::{
+    Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+pub use deliveries::{Delivery, DeliveryState, NewDelivery, Received};
+pub use explain::Reason;
+pub use messages::Message;
+pub use repos::{Repo, RepoState};
+pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
+pub use runs::{Job, Planned, Run, Step, StepDone};
+pub use shown::{Dirty, Rendered, Shown};
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The caller's claim is stale: somebody else took over, and the caller must do nothing more.
+    #[error("the claim on {0} is stale: another worker took over")]
+    Fenced(String),
+    /// The disk is full or can't be written: nothing was stored, and it heals when space returns.
+    #[error("the disk of the data folder can't be written: {0}")]
+    Disk(String),
+    /// A row can't be read as what it should be.
+    #[error("a row of {table} can't be read: {message}")]
+    Corrupt {
+        /// Which table.
+        table: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Anything else of the database.
+    #[error("database: {0}")]
+    Database(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(e: sqlx::Error) -> Self {
+        // SQLITE_FULL (13), SQLITE_IOERR (10 and its extensions), SQLITE_READONLY (8), SQLITE_CANTOPEN (14):
+        // "Result and Error Codes", sqlite.org.
+        let code = e.as_database_error().and_then(|d| d.code()).and_then(|c| c.parse::<u32>().ok());
+        match code.map(|c| c & 0xff) {
+            Some(8 | 10 | 13 | 14) => Self::Disk(e.to_string()),
+            _ => Self::Database(e),
+        }
+    }
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(table: &'static str, message: impl ToString) -> Self {
+        Self::Corrupt { table, message: message.to_string() }
+    }
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// Each is applied once, in this order, in a transaction of its own.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    write: SqlitePool,
+    read: SqlitePool,
+    intake: deliveries::Intake,
+}
+
+impl Store {
+    /// Opens (and makes, and migrates) the database in this file.
+    ///
+    /// # Errors
+    /// When the file can't be opened, or was made by a newer version.
+    pub async fn open(file: &Path) -> Result<Self> {
+        let options = SqliteConnectOptions::from_str("sqlite://")?
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: a commit is on disk before it returns ("PRAGMA synchronous", sqlite.org).
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10))
+            .foreign_keys(true)
+            .pragma("cache_size", "-1024")
+            .pragma("temp_store", "MEMORY")
+            .pragma("journal_size_limit", "16777216");
+        let write = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let write = write.connect_with(options.clone()).await?;
+        let read = SqlitePoolOptions::new().max_connections(4).min_connections(0).idle_timeout(Duration::from_secs(60));
+        let read = read.connect_lazy_with(options);
+        migrate(&write).await?;
+        let intake = deliveries::Intake::start(write.clone());
+        Ok(Self { write, read, intake })
+    }
+
+    /// A transaction that holds the write lock from its first statement.
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.write.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// True when the database can be written now.
+    pub async fn writable(&self) -> bool {
+        let Ok(mut tx) = self.begin().await else { return false };
+        let write = sqlx::query("INSERT INTO meta (name, value) VALUES ('ready', '1') ON CONFLICT (name) DO UPDATE SET value = CASE value WHEN '1' THEN '2' ELSE '1' END")
+            .execute(&mut *tx)
+            .await;
+        write.is_ok() && tx.commit().await.is_ok()
+    }
+
+    /// A small named value.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn meta(&self, name: &str) -> Result<Option<String>> {
+        Ok(sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(name).fetch_optional(&self.read).await?)
+    }
+
+    /// Sets a small named value.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn set_meta(&self, name: &str, value: &str) -> Result<()> {
+        sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = $2")
+            .bind(name)
+            .bind(value)
+            .execute(&self.write)
+            .await?;
+        Ok(())
+    }
+
+    /// Finishes all writes and closes the files.
+    pub async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+async fn migrate(pool: &SqlitePool) -> Result<()> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)").execute(&mut *tx).await?;
+    let at: Option<i64> = sqlx::query_scalar("SELECT MAX(version) FROM schema_version").fetch_one(&mut *tx).await?;
+    let at = usize::try_from(at.unwrap_or(0)).unwrap_or(0);
+    if at > MIGRATIONS.len() {
+        return Err(StoreError::corrupt(
+            "schema_version",
+            format!(
+                "the database is of version {at}, this program knows up to {}: start the newer one",
+                MIGRATIONS.len()
+            ),
+        ));
+    }
+    for (n, sql) in MIGRATIONS.iter().enumerate().skip(at) {
+        sqlx::raw_sql(*sql).execute(&mut *tx).await?;
+        sqlx::query("INSERT INTO schema_version (version) VALUES ($1)")
+            .bind(i64::try_from(n + 1).unwrap_or(i64::MAX))
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Milliseconds since 1970, as stored.
+fn ms(t: Timestamp) -> i64 {
+    t.as_millisecond()
+}

@@ -1,7 +1,33 @@
 //! The repository's `.github/switchover.yml`: the types that the rest of the product reads.
 //!
 //! Every field carries one line of documentation: `switchover schema config` and docs/ are made from it.
-//! Parsing with carets, validation and near-miss hints live beside it.
+//! Parsing with carets, validation and near-miss hints live beside it:
+//!
+//! * [`tree`]: YAML in which every node knows its place.
+//! * [`grammar`], [`checker`] and [`docs`]: what may stand where, as a table; checks, JSON schema and reference come from it. The
+//!   server's settings use the same three.
+//! * [`table`] and [`formats`]: the table of this file and its kinds of text.
+//! * [`parse`], with the rules between parts of the file; [`mistake`]: what is told to the author, with a caret.
+//! * [`branches`], [`window`], [`units`]: the meaning of branch patterns, windows, durations and sizes.
+//! * `write`: [`RepoConfig::to_yaml`].
+
+pub mod branches;
+mod build;
+pub mod checker;
+pub mod docs;
+pub mod formats;
+pub mod grammar;
+pub mod mistake;
+pub mod parse;
+mod rules;
+pub mod table;
+pub mod tree;
+pub mod units;
+pub mod window;
+mod write;
+
+pub use mistake::{Mistake, render};
+pub use parse::{FILE_NAME, ParsedConfig, parse, parse_bytes};
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -228,4 +254,45 @@ pub struct Smoke {
 pub struct Notify {
     /// Slack channel, mapped to a webhook by the operator.
     pub slack: Option<String>,
+}
+
+impl On {
+    /// Whether pushes to this branch are tested: by the patterns, or, where none are written, the default branch,
+    /// `develop` and every environment's branch.
+    #[must_use]
+    pub fn tests_push(
+        &self,
+        branch: &str,
+        default_branch: &str,
+        environments: &IndexMap<EnvironmentName, Environment>,
+    ) -> bool {
+        match &self.push {
+            Some(patterns) => branches::matches(patterns, branch),
+            None => {
+                branch == default_branch
+                    || branch == "develop"
+                    || environments.values().any(|e| matches!(&e.deploy, DeployFrom::Branch(b) if b == branch))
+            }
+        }
+    }
+}
+
+impl App {
+    /// Whether there is something to release: an image, another app's, or a command that starts it.
+    #[must_use]
+    pub fn is_released(&self) -> bool {
+        self.image.is_some() || self.image_of.is_some() || self.start.is_some()
+    }
+}
+
+/// The JSON schema of the file (draft 2020-12).
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    docs::schema(&table::FILE, ".github/switchover.yml")
+}
+
+/// The reference of the file as Markdown.
+#[must_use]
+pub fn reference_markdown() -> String {
+    docs::reference(&table::FILE)
 }

@@ -63,7 +63,7 @@ async fn a_killed_agent_comes_back_to_the_same_processes() {
 async fn what_died_meanwhile_is_started_again() {
     let mut host = Host::new().await;
     let address = host.serving("v1", host.release("v1")).await;
-    let before = pids(&host.until("running", |s| !pids(slot(s, "v1")).is_empty()).await.slots["v1"])[0];
+    let before = host.pid("v1").await;
     host.kill();
     killpg(Pid::from_raw(before.cast_signed()), Signal::SIGKILL).unwrap();
     gone(before).await;
@@ -158,7 +158,7 @@ async fn killed_between_intent_and_record_it_neither_loses_nor_doubles() {
 async fn a_state_that_can_not_be_understood_is_refused_by_name() {
     let mut host = Host::new().await;
     host.serving("v1", host.release("v1")).await;
-    let pid = pids(&host.until("running", |s| !pids(slot(s, "v1")).is_empty()).await.slots["v1"])[0];
+    let pid = host.pid("v1").await;
     let mode = fs::metadata(host.state()).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode, 0o600, "it holds the environments of releases");
     assert_eq!(fs::metadata(socket_path(&host.data())).unwrap().permissions().mode() & 0o777, 0o600);
@@ -206,7 +206,7 @@ async fn one_agent_for_each_folder() {
 async fn an_ending_agent_answers_what_it_has_begun_and_leaves_the_processes() {
     let mut host = Host::new().await;
     let address = host.serving("v1", host.release("v1")).await;
-    let pid = pids(&host.until("running", |s| !pids(slot(s, "v1")).is_empty()).await.slots["v1"])[0];
+    let pid = host.pid("v1").await;
     let slow = tokio::spawn(async move { get(address, "/slow?ms=500").await });
     while host.service().await.slots["v1"].counters.in_flight != 1 {
         tokio::task::yield_now().await;

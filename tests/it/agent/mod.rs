@@ -171,6 +171,11 @@ impl Host {
         self.client.status().await.unwrap().services.remove(SERVICE).unwrap()
     }
 
+    /// The process of a slot's only copy, once it is known.
+    async fn pid(&self, name: &str) -> u32 {
+        pids(&self.until("running", |s| !pids(slot(s, name)).is_empty()).await.slots[name])[0]
+    }
+
     /// Waits until the state is so, told by the agent's events.
     async fn until(&self, what: &str, so: impl Fn(&AgentStatus) -> bool) -> ServiceStatus {
         let wait = async {

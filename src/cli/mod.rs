@@ -1,0 +1,217 @@
+//! The command line: one function for each subcommand.
+
+mod serve;
+mod tell;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use switchover::{
+    agent,
+    domain::ids::Sha,
+    engine::commands::Verb,
+    telemetry::{self, LogFormat},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Version with the commit it was built from, where the build knew it.
+const VERSION: &str = match option_env!("SWITCHOVER_COMMIT") {
+    Some(commit) => commit,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// A GitHub App that tests every push and releases blue/green with no lost request.
+///
+/// Start with `switchover demo`: it shows everything on this machine alone. For real use: `switchover serve`, with the
+/// settings in switchover.toml or the environment (`switchover schema settings` lists them).
+#[derive(Debug, Parser)]
+#[command(name = "switchover", version = VERSION, max_term_width = 110)]
+struct Cli {
+    /// What is logged, in tracing's syntax: `info`, `debug`, `info,switchover::engine=debug`.
+    #[arg(long, global = true, env = "SWITCHOVER_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "FORMAT")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server: take webhooks, run tests, release.
+    ///
+    /// SIGTERM ends it gently: nothing new is begun, running steps get ten seconds, and what is unfinished is taken up
+    /// after the next start. A second SIGTERM ends it at once. Requests to released apps are not touched by either: the
+    /// agent serves them.
+    Serve {
+        /// Settings file. Default: switchover.toml in this folder, if there is one.
+        #[arg(long, short, env = "SWITCHOVER_CONFIG")]
+        config: Option<PathBuf>,
+    },
+    /// Hold the listening sockets of this host and supervise its processes (started by `serve` where none runs).
+    Agent {
+        /// Folder of the agent's state.
+        #[arg(long)]
+        data: PathBuf,
+    },
+    /// Show the whole product on this machine: a stand-in GitHub, a server, an agent and a sample repository.
+    Demo(serve::DemoArgs),
+    /// Read a checkout's configuration as the server would, and show it or its mistakes.
+    Check {
+        /// The checkout.
+        #[arg(default_value = ".")]
+        path: PathBuf,
+        /// Write what was understood to .github/switchover.yml (never over an existing file).
+        #[arg(long)]
+        write: bool,
+    },
+    /// Show the environments: what is live, what waits, what is held.
+    Status {
+        #[command(flatten)]
+        at: At,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Switch a release that waits for approval, or bring the digest of the environment before to this one.
+    Promote {
+        #[command(flatten)]
+        at: At,
+        /// The environment; default: the only one.
+        environment: Option<String>,
+        /// The commit that was looked at (40 digits): anything else is refused.
+        #[arg(long)]
+        sha: Option<Sha>,
+    },
+    /// Go back to the last good release within a second, and hold the environment.
+    Rollback {
+        #[command(flatten)]
+        at: At,
+        /// The environment; default: the only one.
+        environment: Option<String>,
+        /// Go back to this release (at least seven digits of its commit).
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// End the hold of an environment: automatic releases go on.
+    Resume {
+        #[command(flatten)]
+        at: At,
+        /// The environment; default: the only one.
+        environment: Option<String>,
+    },
+    /// Stop a release that is not switched yet.
+    Cancel {
+        #[command(flatten)]
+        at: At,
+        /// The environment; default: the only one.
+        environment: Option<String>,
+    },
+    /// Tell why something did or did not run.
+    Explain {
+        #[command(flatten)]
+        at: At,
+        /// A delivery id (X-GitHub-Delivery) or a commit of at least seven digits.
+        subject: String,
+    },
+    /// Process a stored delivery again.
+    Replay {
+        #[command(flatten)]
+        at: At,
+        /// The delivery id (X-GitHub-Delivery).
+        delivery: String,
+    },
+    /// Look now for deliveries and pushes that were missed (done on start and every few minutes anyway).
+    Sweep {
+        #[command(flatten)]
+        at: At,
+    },
+    /// Print a JSON schema, or the reference that docs/ is made from.
+    Schema {
+        /// Of what.
+        of: SchemaOf,
+        /// Print the reference in Markdown instead.
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which server.
+#[derive(Debug, clap::Args)]
+struct At {
+    /// The server's data folder.
+    #[arg(long, env = "SWITCHOVER_DATA", default_value = "data")]
+    data: PathBuf,
+    /// The repository as OWNER/NAME, where several have such an environment.
+    #[arg(long)]
+    repo: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SchemaOf {
+    /// .github/switchover.yml
+    Config,
+    /// switchover.toml and the environment
+    Settings,
+}
+
+/// Runs the command line.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    // What is read by people or programs on standard output must not be mixed with log lines of the libraries.
+    let quiet = !matches!(cli.command, Command::Serve { .. } | Command::Agent { .. } | Command::Demo(_));
+    let filter = if quiet && cli.log == "info" { "error".to_owned() } else { cli.log.clone() };
+    let filter = match &cli.command {
+        Command::Demo(_) if cli.log == "info" => "error".to_owned(),
+        _ => filter,
+    };
+    if let Err(e) = telemetry::start(&filter, cli.log_format) {
+        eprintln!("switchover: --log: {e}");
+        return ExitCode::from(2);
+    }
+    let result = match cli.command {
+        Command::Serve { config } => return serve::serve(config.as_deref()),
+        Command::Agent { data } => agent(data),
+        Command::Demo(args) => return serve::demo(args),
+        Command::Check { path, write } => return tell::check(&path, write),
+        Command::Status { at, json } => tell::status(&at, json),
+        Command::Promote { at, environment, sha } => tell::command(&at, Verb::Promote, environment, sha, None),
+        Command::Rollback { at, environment, to } => tell::command(&at, Verb::Rollback, environment, None, to),
+        Command::Resume { at, environment } => tell::command(&at, Verb::Resume, environment, None, None),
+        Command::Cancel { at, environment } => tell::command(&at, Verb::Cancel, environment, None, None),
+        Command::Explain { at, subject } => tell::about(&at, "explain", &subject),
+        Command::Replay { at, delivery } => tell::about(&at, "replay", &delivery),
+        Command::Sweep { at } => tell::about(&at, "sweep", ""),
+        Command::Schema { of, markdown } => tell::schema(of, markdown),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "switchover", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("switchover: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A runtime of as many threads as the work needs.
+fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+}
+
+fn agent(data: PathBuf) -> anyhow::Result<()> {
+    runtime(std::thread::available_parallelism().map_or(2, usize::from))?.block_on(async {
+        let shutdown = CancellationToken::new();
+        serve::on_signals(shutdown.clone())?;
+        Ok(agent::run(agent::AgentConfig { data }, shutdown).await?)
+    })
+}

@@ -1,0 +1,181 @@
+//! `switchover serve` and `switchover demo`: the composition root.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use switchover::{
+    agent, control,
+    engine::{Engine, Shared, sweeper::server_key, tools, wake::Wake},
+    exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
+    github::{GitHub, GitHubConfig, Timeouts},
+    settings::{self, Settings},
+    store::Store,
+    telemetry::Metrics,
+    web,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::runtime;
+
+/// SIGTERM and SIGINT ask to end gently; the second one ends at once.
+pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        for n in 0.. {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if n > 0 {
+                tracing::warn!("ended at once, as asked; what was under way is taken up after the next start");
+                std::process::exit(130);
+            }
+            tracing::info!("ending: nothing new is begun; once more ends at once");
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// `switchover serve`.
+pub fn serve(config: Option<&Path>) -> ExitCode {
+    let standard = Path::new("switchover.toml");
+    let file = config.or_else(|| standard.is_file().then_some(standard));
+    let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();
+    let settings = match settings::load(file, &|name| std::env::var_os(name), &names) {
+        Ok(settings) => settings,
+        Err(mistakes) => {
+            eprintln!("switchover: the settings have {} mistake(s):\n", mistakes.len());
+            for m in &mistakes {
+                eprintln!("  {m}\n");
+            }
+            return ExitCode::from(2);
+        }
+    };
+    let result = runtime(2).and_then(|rt| rt.block_on(run(settings)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            eprintln!("switchover: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    let settings = Arc::new(settings);
+    let data = settings.data.clone();
+    std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
+    let _lock = lock(&data)?;
+    let store = Store::open(&data.join("switchover.db")).await.context("opening the database")?;
+    let github = GitHub::new(GitHubConfig {
+        api_url: settings.github_url.clone(),
+        web_url: settings.github_web_url.clone(),
+        app_id: i64::try_from(settings.app_id).unwrap_or(i64::MAX),
+        private_key: settings.private_key.clone(),
+        timeouts: Timeouts::default(),
+    })
+    .context("the App's key")?;
+    let exe = std::env::current_exe().context("finding our own binary")?;
+    let agent_data = data.join("agent");
+    let homes = data.join("homes");
+    let executor = LocalExecutor::new(exe.clone());
+    // What a killed server left of its steps is ended before new ones begin.
+    executor.end_strays(&homes).await;
+    JobHome::sweep(&homes);
+    let wake = Wake::default();
+    let metrics = Metrics::default();
+    let engine = Engine::new(Shared {
+        store: store.clone(),
+        github,
+        mirrors: Mirrors::new(data.join("mirrors")),
+        executor: Arc::new(executor),
+        agent: agent::Client::new(agent::socket_path(&agent_data)),
+        settings: settings.clone(),
+        wake: wake.clone(),
+        metrics: metrics.clone(),
+        instance: uuid::Uuid::now_v7().to_string(),
+        tools: tools::fingerprint(HostEnv::of_process()),
+        key: server_key(&data).context("the server's own key")?.expose_secret().as_bytes().to_vec(),
+        running: Mutex::new(HashMap::new()),
+        asking: Mutex::new(HashMap::new()),
+    });
+    let shutdown = CancellationToken::new();
+    on_signals(shutdown.clone())?;
+    let web = Arc::new(web::Web {
+        store: store.clone(),
+        wake,
+        webhook_secrets: settings.webhook_secrets.clone(),
+        metrics,
+        budget: web::intake::Budget::default(),
+    });
+    let (server, addresses) = web::bind(web, Some(engine.clone()), settings.listen, 2)
+        .with_context(|| format!("listening on {} (SWITCHOVER_LISTEN)", settings.listen))?;
+    let control = control::bind(engine.clone(), &data).context("making the control socket")?;
+    tracing::info!(
+        listen = ?addresses, public_url = %settings.public_url, data = %data.display(), version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+    let (web_handle, control_handle) = (server.handle(), control.handle());
+    let tracker = TaskTracker::new();
+    tracker.spawn({
+        let shutdown = shutdown.clone();
+        async move { agent::keep_running(&exe, &agent_data, shutdown).await }
+    });
+    engine.start(&tracker, &shutdown);
+    tracker.close();
+    let web_task = tokio::spawn(server);
+    let control_task = tokio::spawn(control);
+    shutdown.cancelled().await;
+    // The webhook door stays open while steps end: what comes is stored, and processed after the next start.
+    tracker.wait().await;
+    control_handle.stop(true).await;
+    web_handle.stop(true).await;
+    let _ = (web_task.await, control_task.await);
+    store.close().await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// One server per data folder.
+fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
+    let file = std::fs::File::create(data.join("server.lock")).context("making server.lock")?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            anyhow::bail!("another server runs with the data folder {}", data.display())
+        }
+        Err(std::fs::TryLockError::Error(e)) => Err(e).context("locking server.lock"),
+    }
+}
+
+/// Arguments of `switchover demo`.
+#[derive(Debug, clap::Args)]
+pub struct DemoArgs {
+    /// End after the play; exit code 0 only if all held.
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object at the end instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Use this local repository instead of the sample.
+    #[arg(long, value_name = "PATH")]
+    pub repo: Option<PathBuf>,
+    /// Keep everything in this folder. Default: a temporary one, removed at the end.
+    #[arg(long, value_name = "FOLDER")]
+    pub data: Option<PathBuf>,
+}
+
+/// `switchover demo`.
+pub fn demo(args: DemoArgs) -> ExitCode {
+    let _ = args;
+    ExitCode::FAILURE
+}

@@ -1,0 +1,519 @@
+//! What people ask for: promote, rollback, resume, cancel, re-run. The command line, buttons and (later) comments all
+//! come through here, and look at permission, commit and lock again right before the effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Engine, EngineError, planner,
+    releases::{Request, RolloutDetail},
+    rollouts::parse,
+};
+use crate::{
+    clock,
+    domain::{
+        config::DeployFrom,
+        event::{Actor, Pull, RepoInfo},
+        ids::{AppName, Digest, RepoId, RolloutId, Sha},
+        rollout::{Desired, Kind, Live, Phase, Progress, desired::same_content},
+        run::{Context, RunDetail, Trust},
+    },
+    exec::git::MergeOutcome,
+    github::Permission,
+    plan::{Reuse, Subject},
+    store::{Delivery, EnvironmentRow, NewRollout, RepoState, RolloutRow, Run, json_of},
+};
+
+/// A command on an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// What.
+    pub verb: Verb,
+    /// `owner/name`; none: the only one that has such an environment.
+    pub repository: Option<String>,
+    /// The environment; none: the only one.
+    pub environment: Option<String>,
+    /// The commit that was looked at; anything else is refused.
+    pub sha: Option<Sha>,
+    /// A rollback's target: a release by its commit (at least seven digits).
+    pub to: Option<String>,
+    /// Who asks.
+    pub actor: String,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verb {
+    /// Switch a release that waits, or bring the digest of the environment before to this one.
+    Promote,
+    /// Back to the last good release; holds the environment.
+    Rollback,
+    /// End the hold.
+    Resume,
+    /// Stop a release that is not switched yet.
+    Cancel,
+}
+
+/// One environment, as `status` tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// `owner/name`.
+    pub repository: String,
+    /// The environment.
+    pub environment: String,
+    /// The commit that is live, as far as the store knows.
+    pub sha: Option<Sha>,
+    /// Since when.
+    pub since: Option<jiff::Timestamp>,
+    /// What the live system says.
+    pub live: Option<Live>,
+    /// Why the live system can't be read.
+    pub unreadable: Option<String>,
+    /// Why automatic releases are stopped, and by whom.
+    pub held: Option<String>,
+    /// The rollout under way or waiting: commit, phase, words.
+    pub rollout: Option<(Sha, String, String)>,
+    /// The release that a rollback would bring back.
+    pub back_to: Option<Sha>,
+}
+
+impl Engine {
+    /// Carries a command out; the answer is for people.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`] with the reason and what to do instead.
+    pub async fn command(&self, command: &Command) -> Result<String, EngineError> {
+        let (repo, environment) = self.place(command).await?;
+        let name = environment.name.clone();
+        match command.verb {
+            Verb::Resume => {
+                if !environment.held {
+                    return Ok(format!("{name} is not held: nothing to resume"));
+                }
+                self.store.hold(repo, &name, None, clock::now()).await?;
+                self.wake.rollouts.notify_one();
+                Ok(format!("{name} goes on: automatic releases are taken again"))
+            }
+            Verb::Cancel => self.cancel(repo, &name).await,
+            Verb::Promote => self.promote(repo, &name, command).await,
+            Verb::Rollback => self.rollback(repo, &environment, command).await,
+        }
+    }
+
+    async fn place(&self, command: &Command) -> Result<(RepoId, EnvironmentRow), EngineError> {
+        let mut found = Vec::new();
+        let mut known = Vec::new();
+        for environment in self.store.environments().await? {
+            let full_name = self.full_name(environment.repo).await?;
+            let repo_fits = command.repository.as_ref().is_none_or(|r| r.eq_ignore_ascii_case(&full_name));
+            let name_fits = command.environment.as_ref().is_none_or(|e| *e == environment.name);
+            known.push(format!("{} of {full_name}", environment.name));
+            if repo_fits && name_fits {
+                found.push((environment.repo, environment));
+            }
+        }
+        match found.len() {
+            1 => Ok(found.remove(0)),
+            0 if known.is_empty() => {
+                Err(EngineError::Refused("nothing was released yet, so there is no environment to command".into()))
+            }
+            0 => Err(EngineError::Refused(format!("no such environment; there are: {}", known.join(", ")))),
+            _ => Err(EngineError::Refused(format!(
+                "that could be several environments: {}. Name it, and the repository with --repo OWNER/NAME",
+                known.join(", ")
+            ))),
+        }
+    }
+
+    async fn open_rollout(&self, repo: RepoId, environment: &str) -> Result<Option<RolloutRow>, EngineError> {
+        let open = self.store.open_rollouts().await?;
+        let mut here: Vec<_> = open.into_iter().filter(|r| r.repo == repo && r.environment == environment).collect();
+        // The active one rules; otherwise the newest that waits.
+        here.sort_by_key(|r| (r.state == "active", r.id));
+        Ok(here.pop())
+    }
+
+    async fn cancel(&self, repo: RepoId, name: &str) -> Result<String, EngineError> {
+        let Some(row) = self.open_rollout(repo, name).await? else {
+            return Err(EngineError::Refused(format!("no release to {name} is under way")));
+        };
+        if row.state == "gated" {
+            self.store.gate_rollout(row.id, "done", Some("cancelled before it began"), clock::now()).await?;
+            self.wake.report.notify_one();
+            return Ok(format!("the release of {} to {name} will not begin", row.sha.short()));
+        }
+        let progress: Progress = parse(&row.progress)?;
+        if progress.phase.past_switch() {
+            return Err(EngineError::Refused(format!(
+                "too late to cancel: {} is switched already. `switchover rollback {name}` takes it back",
+                row.sha.short()
+            )));
+        }
+        self.ask(row.id, |asked| asked.cancel = true).await?;
+        Ok(format!("the release of {} to {name} is being stopped", row.sha.short()))
+    }
+
+    async fn promote(&self, repo: RepoId, name: &str, command: &Command) -> Result<String, EngineError> {
+        if let Some(row) = self.open_rollout(repo, name).await? {
+            if let Some(sha) = &command.sha
+                && *sha != row.sha
+            {
+                return Err(EngineError::Refused(format!(
+                    "{name} waits with {}, not with {}: look at that one and promote it",
+                    row.sha.short(),
+                    sha.short()
+                )));
+            }
+            let progress: Progress = parse(&row.progress)?;
+            if matches!(progress.phase, Phase::Approve | Phase::Wait) || !progress.phase.past_switch() {
+                self.ask(row.id, |asked| asked.promote = true).await?;
+                return Ok(format!("{} goes on to {name}", row.sha.short()));
+            }
+            return Err(EngineError::Refused(format!("{} is switched to {name} already", row.sha.short())));
+        }
+        self.promote_from(repo, name, command).await
+    }
+
+    /// The same digests, from the environment before to this one; nothing is built.
+    async fn promote_from(&self, repo: RepoId, name: &str, command: &Command) -> Result<String, EngineError> {
+        let Some(stored) = self.store.repo(repo).await?.filter(|r| r.state == RepoState::Active) else {
+            return Err(EngineError::Refused("the App has no access to the repository any more".into()));
+        };
+        let policy = self.policy(&stored.info).await?;
+        let policy =
+            policy.ok_or_else(|| EngineError::Refused("the default branch's configuration has mistakes".into()))?;
+        let environment = policy.environments.iter().find(|(n, _)| n.as_str() == name).map(|(_, e)| e);
+        let Some(DeployFrom::PromoteFrom(from)) = environment.map(|e| &e.deploy) else {
+            return Err(EngineError::Refused(format!(
+                "nothing waits for {name}, and it has no `deploy: {{promote_from: …}}`"
+            )));
+        };
+        let live = match self.store.environment(repo, from.as_str()).await?.and_then(|e| e.live_rollout) {
+            Some(live) => self.store.rollout(live).await?,
+            None => None,
+        };
+        let Some(live) = live else {
+            return Err(EngineError::Refused(format!("nothing is live in {from} yet, so there is nothing to promote")));
+        };
+        if let Some(sha) = &command.sha
+            && *sha != live.sha
+        {
+            return Err(EngineError::Refused(format!("{from} runs {} now, not {}", live.sha.short(), sha.short())));
+        }
+        let desired: Desired = parse(&live.desired)?;
+        let digests: BTreeMap<AppName, Digest> =
+            desired.apps.iter().map(|a| (a.name.clone(), a.digest.clone())).collect();
+        let request = Request {
+            repo: &stored.info,
+            policy: &policy,
+            environment: name,
+            commit: &live.sha,
+            digests: &digests,
+            run: None,
+            actor: &command.actor,
+        };
+        self.new_release(&request).await?;
+        Ok(format!("{} goes from {from} to {name}, with the same digests", live.sha.short()))
+    }
+
+    async fn rollback(
+        &self,
+        repo: RepoId,
+        environment: &EnvironmentRow,
+        command: &Command,
+    ) -> Result<String, EngineError> {
+        let name = &environment.name;
+        if let Some(row) = self.open_rollout(repo, name).await?.filter(|r| r.state == "active") {
+            let progress: Progress = parse(&row.progress)?;
+            if progress.phase.past_switch()
+                && !progress.phase.is_last()
+                && command.to.is_none()
+                && row.kind == "release"
+            {
+                self.ask(row.id, |asked| asked.rollback = true).await?;
+                return Ok(format!("{} is being taken back from {name}", row.sha.short()));
+            }
+        }
+        let (live, target) = self.way_back(environment, command.to.as_deref()).await?;
+        let mut desired: Desired = parse(&target.desired)?;
+        let id = RolloutId(uuid::Uuid::now_v7());
+        desired.rollout = id;
+        desired.kind = Kind::Rollback;
+        desired.approval = false;
+        let mut detail: RolloutDetail = parse(&target.detail)?;
+        detail.origin = Some(detail.origin.unwrap_or(target.id));
+        detail.from = Some(live.id);
+        detail.previous = Some(live.sha.clone());
+        detail.commits.clear();
+        let now = clock::now();
+        let new = NewRollout {
+            id,
+            repo,
+            environment: name.clone(),
+            kind: "rollback".into(),
+            sha: target.sha.clone(),
+            run: None,
+            // Never blocked by holds, windows or checks.
+            state: "queued".into(),
+            message: None,
+            progress: json_of(&Progress::new(&desired, now))?,
+            desired: json_of(&desired)?,
+            detail: json_of(&detail)?,
+            actor: command.actor.clone(),
+        };
+        self.store.put_rollout(&new, now).await?;
+        self.wake.rollouts.notify_one();
+        Ok(format!("{name} goes back from {} to {}", live.sha.short(), target.sha.short()))
+    }
+
+    /// What is live, and the last good release that was never rolled back (or the one that `to` names).
+    async fn way_back(
+        &self,
+        environment: &EnvironmentRow,
+        to: Option<&str>,
+    ) -> Result<(RolloutRow, RolloutRow), EngineError> {
+        let name = &environment.name;
+        let rows = self.store.rollouts_of(environment.repo, name, 200).await?;
+        let Some(live) = rows.iter().find(|r| Some(r.id) == environment.live_rollout) else {
+            return Err(EngineError::Refused(format!("nothing is live in {name} yet")));
+        };
+        let mut bad = BTreeSet::new();
+        for row in &rows {
+            if row.outcome.as_deref() == Some("rolled_back") {
+                bad.insert(row.id);
+            }
+            let detail: RolloutDetail = parse(&row.detail)?;
+            if row.kind == "rollback" && row.outcome.as_deref() == Some("live") {
+                bad.extend(detail.from);
+                if let Some(from) = rows.iter().find(|r| Some(r.id) == detail.from) {
+                    bad.extend(parse::<RolloutDetail>(&from.detail)?.origin);
+                }
+            }
+        }
+        let serving: Desired = parse(&live.desired)?;
+        for row in rows.iter().filter(|r| r.kind == "release") {
+            let desired: Desired = parse(&row.desired)?;
+            let same = desired.apps.len() == serving.apps.len()
+                && desired.apps.iter().all(|a| serving.app(&a.name).is_some_and(|s| same_content(&s.slot, &a.slot)));
+            let good = matches!(row.outcome.as_deref(), Some("live" | "unchanged"));
+            let wanted = match to {
+                Some(to) => to.len() >= 7 && row.sha.as_str().starts_with(to),
+                None => !bad.contains(&row.id),
+            };
+            if good && wanted && !same && row.id < live.id.max(row.id) {
+                return Ok((live.clone(), row.clone()));
+            }
+        }
+        Err(EngineError::Refused(match to {
+            Some(to) => format!("no good release of {to} to {name} is known, other than the one that is live"),
+            None => format!("there is no good release of {name} before {} to go back to", live.sha.short()),
+        }))
+    }
+
+    /// All environments, as they are.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub async fn status(&self) -> Result<Vec<Status>, EngineError> {
+        let mut all = Vec::new();
+        for environment in self.store.environments().await? {
+            let live = match environment.live_rollout {
+                Some(id) => self.store.rollout(id).await?,
+                None => None,
+            };
+            let name = crate::domain::ids::EnvironmentName::new(environment.name.clone())
+                .map_err(|e| EngineError::Refused(e.to_string()))?;
+            let key = crate::domain::rollout::EnvironmentKey { repo: environment.repo, environment: name };
+            let seen = match self.target(&key).await {
+                Ok(target) => target.live(&key).await.map_err(|e| e.to_string()),
+                Err(e) => Err(e.to_string()),
+            };
+            let open = self.open_rollout(environment.repo, &environment.name).await?;
+            let rollout = match open {
+                Some(row) => {
+                    let progress: Progress = parse(&row.progress)?;
+                    let phase =
+                        if row.state == "active" { progress.phase.as_str().to_owned() } else { row.state.clone() };
+                    Some((row.sha, phase, row.message.unwrap_or_default()))
+                }
+                None => None,
+            };
+            all.push(Status {
+                repository: self.full_name(environment.repo).await?,
+                environment: environment.name.clone(),
+                sha: live.as_ref().map(|l| l.sha.clone()),
+                since: live.as_ref().and_then(|l| l.finished_at),
+                unreadable: seen.as_ref().err().cloned(),
+                live: seen.ok(),
+                held: environment.held.then(|| {
+                    format!(
+                        "{} ({})",
+                        environment.hold_reason.clone().unwrap_or_default(),
+                        environment.hold_by.clone().unwrap_or_default()
+                    )
+                }),
+                rollout,
+                back_to: self.way_back(&environment, None).await.ok().map(|(_, t)| t.sha),
+            });
+        }
+        Ok(all)
+    }
+
+    /// True when this person may write to the repository. Only the webhook's sender is ever asked about.
+    async fn may_write(&self, repo: &RepoInfo, actor: &Actor) -> Result<bool, EngineError> {
+        Ok(!actor.bot && self.github.permission(&repo.repo, &actor.login).await? >= Permission::Write)
+    }
+}
+
+/// Somebody pressed Re-run: a new attempt of what the clicked check belongs to.
+///
+/// # Errors
+/// When git, GitHub or the store can't be reached.
+pub async fn rerun(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: RepoInfo,
+    head: Sha,
+    check: Option<String>,
+    external_id: Option<String>,
+    sender: Actor,
+) -> Result<(), EngineError> {
+    if !engine.may_write(&repo, &sender).await? {
+        return Err(EngineError::Refused(format!("{} may not write to {}", sender.login, repo.repo.full_name())));
+    }
+    let runs = engine.store.runs_on(repo.repo.id, &head).await?;
+    let step = external_id.as_deref().and_then(|id| id.split('#').next()).and_then(|id| id.strip_prefix("step:"));
+    let mut again: Vec<(Run, Reuse)> = Vec::new();
+    if let Some(step) = step.and_then(|s| s.parse().ok()) {
+        if let Some(step) = engine.store.step(step).await?
+            && let Some(run) = runs.iter().find(|r| r.id == step.run)
+        {
+            again.push((run.clone(), Reuse::Except(BTreeSet::from([step.app]))));
+        }
+    } else if check.as_deref().is_some_and(|c| c.starts_with("deploy (")) {
+        return Err(EngineError::Refused("a deployment is not run again by Re-run: push, or promote".into()));
+    } else {
+        let mut newest = BTreeMap::new();
+        for run in &runs {
+            newest.insert((run.context, run.lane.clone()), run.clone());
+        }
+        again.extend(newest.into_values().map(|r| (r, Reuse::Nothing)));
+    }
+    if again.is_empty() {
+        return Err(EngineError::Refused(format!("nothing of ours ran on {}", head.short())));
+    }
+    for (run, reuse) in again {
+        attempt(engine, delivery, &repo, &run, reuse, None, &sender.login).await?;
+    }
+    Ok(())
+}
+
+/// One more attempt of a run. The pull request's base is taken as it is now; the head is the clicked one.
+async fn attempt(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: &RepoInfo,
+    run: &Run,
+    reuse: Reuse,
+    trust: Option<Trust>,
+    sender: &str,
+) -> Result<(), EngineError> {
+    let id = repo.repo.id;
+    let mut conflicts = Vec::new();
+    let mut base = run.base.clone();
+    let mut test = run.test.clone();
+    let mut own_trust = Trust::Own;
+    if let Some(number) = run.pull {
+        let pull: Option<Pull> = engine.store.stored_pull(id, number).await?;
+        if let Some(pull) = pull {
+            own_trust = planner::trust(repo, &pull);
+            if let Some((_, now)) = engine.mirrors.heads(id).await.into_iter().find(|(b, _)| *b == pull.base_ref) {
+                match engine.mirrors.merge(id, &now, &run.head).await? {
+                    MergeOutcome::Clean(merge) => test = merge,
+                    MergeOutcome::Conflict { paths } => conflicts = paths,
+                }
+                base = Some(now);
+            }
+        }
+    }
+    let branch = run.pull.map_or_else(|| run.lane.clone(), |_| run.detail.branch.clone());
+    let subject = Subject {
+        context: run.context,
+        lane: run.lane.clone(),
+        branch: if run.context == Context::Push { run.lane.clone() } else { branch.clone() },
+        pull: run.pull,
+        head: run.head.clone(),
+        test,
+        base,
+        attempt: engine.store.attempts(id, run.context, &run.lane, &run.head).await? + 1,
+        trust: trust.unwrap_or(own_trust),
+        delivery: Some(delivery.guid.clone()),
+        detail: RunDetail { branch, sender: sender.to_owned(), ..RunDetail::default() },
+    };
+    let decision = engine.decide(repo, subject, &conflicts, reuse).await?;
+    planner::write(engine, Some(&delivery.guid), repo, decision, &run.head, None, None).await
+}
+
+/// Somebody pressed one of our buttons. The answer is a note for `explain`; none when it is written already.
+///
+/// # Errors
+/// [`EngineError::Refused`] with the reason.
+pub async fn button(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: &RepoInfo,
+    head: &Sha,
+    identifier: &str,
+    external_id: &str,
+    sender: &Actor,
+) -> Result<Option<String>, EngineError> {
+    // After an outage a click of long ago is not what anybody wants now.
+    let age = clock::now().duration_since(delivery.received_at);
+    if age > jiff::SignedDuration::from_mins(10) {
+        return Err(EngineError::Refused("the button was pressed more than ten minutes ago: press it again".into()));
+    }
+    if !engine.may_write(repo, sender).await? {
+        return Err(EngineError::Refused(format!("{} may not write to {}", sender.login, repo.repo.full_name())));
+    }
+    if identifier == "ok-to-test" {
+        let runs = engine.store.runs_on(repo.repo.id, head).await?;
+        let Some(run) = runs.into_iter().rfind(|r| r.pull.is_some()) else {
+            return Err(EngineError::Refused(format!("no pull request with {} is known", head.short())));
+        };
+        let author = match run.pull {
+            Some(number) => engine.store.stored_pull(repo.repo.id, number).await?.map(|p| p.author.login),
+            None => None,
+        };
+        if author.as_deref() == Some(&sender.login) {
+            return Err(EngineError::Refused("the author can't approve their own code".into()));
+        }
+        attempt(engine, delivery, repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login)
+            .await?;
+        return Ok(None);
+    }
+    let verb = match identifier {
+        "promote" => Verb::Promote,
+        "rollback" => Verb::Rollback,
+        "resume" => Verb::Resume,
+        "cancel" => Verb::Cancel,
+        other => return Err(EngineError::Refused(format!("there is no button {other:?}"))),
+    };
+    let id = external_id.split('#').next().and_then(|e| e.strip_prefix("rollout:")).and_then(|e| e.parse().ok());
+    let Some(row) = (match id {
+        Some(id) => engine.store.rollout(id).await?,
+        None => None,
+    }) else {
+        return Err(EngineError::Refused("the button belongs to no release that is known".into()));
+    };
+    let command = Command {
+        verb,
+        repository: Some(repo.repo.full_name()),
+        environment: Some(row.environment.clone()),
+        sha: (verb == Verb::Promote).then(|| head.clone()),
+        to: None,
+        actor: sender.login.clone(),
+    };
+    engine.command(&command).await.map(Some)
+}

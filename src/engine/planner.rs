@@ -1,0 +1,512 @@
+//! Deliveries become runs. In order for each repository, side by side between them; one that can't be processed now
+//! is put off and holds up nothing behind it.
+
+use std::collections::BTreeSet;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{Engine, EngineError, backoff, until};
+use crate::{
+    clock,
+    domain::{
+        event::{Actor, Event, InstallationChange, Pull, PullAction, RepoChange, RepoInfo},
+        ids::{DeliveryId, InstallationId, RepoId, Sha},
+        run::{Context, Outcome, RunDetail, Trust},
+    },
+    exec::git::{GitError, MergeOutcome},
+    github::{GitHubError, webhook},
+    plan::{Decision, Reuse, Subject},
+    store::{Delivery, DeliveryState, Planned, RepoState},
+};
+
+/// The event name of deliveries that the sweeper and commands make themselves: the body is our own [`Event`].
+pub const OWN_EVENT: &str = "switchover";
+/// Deliveries that are processed side by side.
+const SIDE_BY_SIDE: usize = 8;
+/// After so many tries (about three days, as long as GitHub keeps deliveries) a delivery is given up.
+const MOST_TRIES: i64 = 900;
+
+/// The loop.
+pub async fn run(engine: Engine, shutdown: CancellationToken) {
+    let mut busy = BTreeSet::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let free = SIDE_BY_SIDE.saturating_sub(tasks.len());
+        let due = match engine.store.due_deliveries(clock::now(), &busy, free).await {
+            Ok(due) => due,
+            Err(e) => {
+                tracing::error!(error = %e, "deliveries can't be read");
+                tokio::select! {
+                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => continue,
+                    () = shutdown.cancelled() => break,
+                }
+            }
+        };
+        for delivery in due {
+            let repo = delivery.repo_id.map_or(0, |r| r.0);
+            if busy.insert(repo) {
+                let engine = engine.clone();
+                tasks.spawn(async move {
+                    process(&engine, &delivery).await;
+                    repo
+                });
+            }
+        }
+        let next = engine.store.next_delivery_at().await.ok().flatten().filter(|_| tasks.is_empty());
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = engine.wake.deliveries.notified() => {}
+            () = until(next) => {}
+            Some(done) = tasks.join_next() => {
+                if let Ok(repo) = done { busy.remove(&repo); } else { busy.clear(); }
+            }
+        }
+    }
+    // What is under way is short; what is not finished is still pending in the store.
+    let _ =
+        tokio::time::timeout(std::time::Duration::from_secs(2), async { while tasks.join_next().await.is_some() {} })
+            .await;
+}
+
+async fn process(engine: &Engine, delivery: &Delivery) {
+    let guid = &delivery.guid;
+    let event = if delivery.event == OWN_EVENT {
+        serde_json::from_slice(&delivery.body).map_err(|e| e.to_string())
+    } else {
+        webhook::normalise(&delivery.event, &delivery.body).map_err(|e| e.to_string())
+    };
+    let result = match event {
+        Err(unreadable) => {
+            tracing::warn!(delivery = %guid, event = delivery.event, "quarantined: {unreadable}");
+            engine.store.end_delivery(guid, DeliveryState::Quarantined, &unreadable, clock::now()).await
+        }
+        Ok(event) => match Box::pin(handle(engine, delivery, event)).await {
+            Ok(Handled::Written) => Ok(()),
+            Ok(Handled::Note(repo, note)) => note_done(engine, delivery, repo, &note).await,
+            Err(EngineError::Refused(why)) => note_done(engine, delivery, delivery.repo_id, &why).await,
+            Err(e) => put_off(engine, delivery, &e).await,
+        },
+    };
+    if let Err(e) = result {
+        tracing::error!(delivery = %guid, error = %e, "the outcome of a delivery can't be written");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    engine.wake.report.notify_one();
+}
+
+async fn note_done(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: Option<RepoId>,
+    note: &str,
+) -> Result<(), crate::store::StoreError> {
+    let planned = Planned { delivery: Some((&delivery.guid, note)), ..Planned::default() };
+    engine.store.plan(repo.unwrap_or(RepoId(0)), planned, clock::now()).await.map(|_| ())
+}
+
+async fn put_off(engine: &Engine, delivery: &Delivery, e: &EngineError) -> Result<(), crate::store::StoreError> {
+    let guid = &delivery.guid;
+    if delivery.attempts >= MOST_TRIES {
+        tracing::error!(delivery = %guid, error = %e, "given up; `switchover replay` revives it");
+        return engine.store.end_delivery(guid, DeliveryState::Dead, &e.to_string(), clock::now()).await;
+    }
+    let mut at = clock::now() + backoff(delivery.attempts);
+    if let EngineError::GitHub(GitHubError::Limited { until }) = e {
+        at = at.max(*until);
+    }
+    tracing::warn!(delivery = %guid, attempts = delivery.attempts, error = %e, "put off");
+    engine.store.retry_delivery(guid, at, &e.to_string()).await
+}
+
+/// What came of an event.
+enum Handled {
+    /// Runs and the end of the delivery are written already.
+    Written,
+    /// Nothing but a note.
+    Note(Option<RepoId>, String),
+}
+
+async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Handled, EngineError> {
+    let now = clock::now();
+    match event {
+        Event::Ping => Ok(Handled::Note(None, "GitHub tried the address".into())),
+        Event::Ignored { reason, repo } => Ok(Handled::Note(repo, reason)),
+        Event::Push { repo, git_ref, before, after, sender, .. } => {
+            let repo = known(engine, repo).await?;
+            push(engine, delivery, repo, &git_ref, before, after, sender).await
+        }
+        Event::PullRequest { repo, action, pull, sender } => {
+            let repo = known(engine, repo).await?;
+            pull_request(engine, delivery, repo, action, pull, sender).await
+        }
+        Event::MergeGroup { repo, head, head_ref, base, base_ref, destroyed, sender } => {
+            let repo = known(engine, repo).await?;
+            let lane = head_ref.trim_start_matches("refs/heads/").to_owned();
+            if destroyed {
+                return cancel_lane(engine, delivery, &repo, &lane, None, "the merge group is gone").await;
+            }
+            let branch = base_ref.trim_start_matches("refs/heads/").to_owned();
+            fetch(engine, &repo, &[format!("+{head_ref}:{head_ref}")]).await?;
+            let detail = RunDetail { branch: branch.clone(), sender: sender.login, ..RunDetail::default() };
+            let subject = Subject {
+                context: Context::MergeGroup,
+                lane,
+                branch,
+                pull: None,
+                test: head.clone(),
+                head,
+                base: Some(base),
+                attempt: 1,
+                trust: Trust::Own,
+                delivery: Some(delivery.guid.clone()),
+                detail,
+            };
+            decide(engine, delivery, &repo, subject, &[], Reuse::Fitting, None, None).await
+        }
+        Event::Rerun { repo, head, check, external_id, sender } => {
+            let repo = known(engine, repo).await?;
+            super::commands::rerun(engine, delivery, repo, head, check, external_id, sender).await?;
+            Ok(Handled::Written)
+        }
+        Event::Button { repo, head, identifier, external_id, sender } => {
+            let repo = known(engine, repo).await?;
+            let note =
+                super::commands::button(engine, delivery, &repo, &head, &identifier, &external_id, &sender).await?;
+            Ok(note.map_or(Handled::Written, |n| Handled::Note(Some(repo.repo.id), n)))
+        }
+        Event::CheckCompleted { repo, head } => {
+            let repo = known(engine, repo).await?;
+            engine.wake.rollouts.notify_one();
+            Ok(Handled::Note(Some(repo.repo.id), format!("a check of {} ended: gates are looked at", head.short())))
+        }
+        Event::Installation { installation, change, account, repositories } => {
+            let note = installation_changed(engine, installation, change, &repositories).await?;
+            Ok(Handled::Note(None, format!("{account}: {note}")))
+        }
+        Event::InstallationRepositories { installation, added, removed, .. } => {
+            for (id, _) in &removed {
+                stop_repo(engine, *id, RepoState::Removed).await?;
+            }
+            if !added.is_empty() {
+                install(engine, installation).await?;
+            }
+            Ok(Handled::Note(None, format!("{} repositories added, {} removed", added.len(), removed.len())))
+        }
+        Event::Repository { repo, change } => {
+            let id = repo.repo.id;
+            match change {
+                RepoChange::Refreshed => {
+                    engine.store.put_repo(&repo, now).await?;
+                    Ok(Handled::Note(Some(id), format!("the repository is now {}", repo.repo.full_name())))
+                }
+                RepoChange::Archived => {
+                    engine.store.put_repo(&repo, now).await?;
+                    stop_runs(engine, id).await?;
+                    Ok(Handled::Note(Some(id), "archived: nothing runs any more".into()))
+                }
+                RepoChange::Deleted => {
+                    stop_repo(engine, id, RepoState::Removed).await?;
+                    engine.mirrors.remove(id).await?;
+                    Ok(Handled::Note(Some(id), "deleted: everything of it is stopped".into()))
+                }
+            }
+        }
+    }
+}
+
+/// Notes the repository as the payload describes it, and gives it the installation that is known.
+async fn known(engine: &Engine, info: RepoInfo) -> Result<RepoInfo, EngineError> {
+    engine.store.put_repo(&info, clock::now()).await?;
+    let stored = engine.store.repo(info.repo.id).await?;
+    let info = stored.map_or(info, |r| r.info);
+    if info.repo.installation == InstallationId(0) {
+        return Err(EngineError::Refused(format!("the App is not installed on {}", info.repo.full_name())));
+    }
+    Ok(info)
+}
+
+async fn fetch(engine: &Engine, repo: &RepoInfo, more: &[String]) -> Result<(), EngineError> {
+    let auth = engine.git_auth(&repo.repo).await?;
+    let url = engine.github.clone_url(&repo.repo)?;
+    engine.mirrors.fetch(repo.repo.id, &url, Some(&auth), &[]).await?;
+    if !more.is_empty() {
+        engine.mirrors.fetch(repo.repo.id, &url, Some(&auth), more).await?;
+    }
+    Ok(())
+}
+
+async fn push(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: RepoInfo,
+    git_ref: &str,
+    before: Sha,
+    after: Sha,
+    sender: Actor,
+) -> Result<Handled, EngineError> {
+    let id = repo.repo.id;
+    let Some(branch) = git_ref.strip_prefix("refs/heads/") else {
+        return Ok(Handled::Note(Some(id), format!("{git_ref} is not a branch")));
+    };
+    if after.is_zero() {
+        return cancel_lane(engine, delivery, &repo, branch, Some(branch), "the branch was deleted").await;
+    }
+    let acted = engine.store.heads(id).await?.into_iter().any(|(b, s)| b == branch && s == after);
+    if acted {
+        return Ok(Handled::Note(Some(id), format!("{branch} at {} was acted upon already", after.short())));
+    }
+    fetch(engine, &repo, &[]).await?;
+    if !engine.mirrors.has(id, &after).await {
+        // Overwritten by a later push before we came: ask for the commit itself while GitHub still has it.
+        let pin = [crate::exec::git::pin_refspec(&after)];
+        let auth = engine.git_auth(&repo.repo).await?;
+        let url = engine.github.clone_url(&repo.repo)?;
+        if let Err(e) = engine.mirrors.fetch(id, &url, Some(&auth), &pin).await {
+            if e.is_transient() {
+                return Err(e.into());
+            }
+            let note = format!("{} is no longer in {branch}, nor to be had from GitHub", after.short());
+            return Ok(Handled::Note(Some(id), note));
+        }
+    }
+    let detail = RunDetail { branch: branch.to_owned(), sender: sender.login, ..RunDetail::default() };
+    let subject = Subject {
+        context: Context::Push,
+        lane: branch.to_owned(),
+        branch: branch.to_owned(),
+        pull: None,
+        head: after.clone(),
+        test: after.clone(),
+        base: Some(before),
+        attempt: 1,
+        trust: Trust::Own,
+        delivery: Some(delivery.guid.clone()),
+        detail,
+    };
+    // A late event does not move the branch back in our books.
+    let stands = engine.mirrors.heads(id).await.iter().any(|(b, s)| b == branch && *s == after);
+    let head = stands.then_some((branch, Some(&after)));
+    decide(engine, delivery, &repo, subject, &[], Reuse::Fitting, head, None).await
+}
+
+async fn pull_request(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: RepoInfo,
+    action: PullAction,
+    pull: Pull,
+    sender: Actor,
+) -> Result<Handled, EngineError> {
+    let id = repo.repo.id;
+    let lane = format!("pull/{}", pull.number);
+    if action == PullAction::Closed || !pull.open {
+        let runs: Vec<_> = engine.store.open_runs(id, Some(&lane)).await?.iter().map(|r| r.id).collect();
+        let note = format!("pull request {} is closed: {} runs stopped", pull.number, runs.len());
+        let planned = Planned {
+            cancel: &runs,
+            pull: Some(&pull),
+            delivery: Some((&delivery.guid, &note)),
+            sha: Some(&pull.head),
+            ..Planned::default()
+        };
+        let (_, stop) = engine.store.plan(id, planned, clock::now()).await?;
+        engine.stop_jobs(&stop);
+        return Ok(Handled::Written);
+    }
+    let (subject, conflicts, pull) =
+        match pull_subject(engine, &repo, pull, Some(&delivery.guid), &sender.login).await? {
+            Ok(parts) => parts,
+            Err(note) => return Ok(Handled::Note(Some(id), note)),
+        };
+    decide(engine, delivery, &repo, subject, &conflicts, Reuse::Fitting, None, Some(&pull)).await
+}
+
+/// What a pull request's test is about, with its head and base as they are now: events come late and in any order, so
+/// the payload's commits are only a hint.
+///
+/// # Errors
+/// When git or GitHub can't be reached.
+pub async fn pull_subject(
+    engine: &Engine,
+    repo: &RepoInfo,
+    mut pull: Pull,
+    delivery: Option<&DeliveryId>,
+    sender: &str,
+) -> Result<Result<(Subject, Vec<String>, Pull), String>, EngineError> {
+    let id = repo.repo.id;
+    let number = pull.number;
+    let git_ref = format!("refs/pull/{number}/head");
+    fetch(engine, repo, &[format!("+{git_ref}:{git_ref}")]).await?;
+    if let Some(head) = engine.mirrors.resolve(id, &git_ref).await {
+        pull.head = head;
+    }
+    let heads = engine.mirrors.heads(id).await;
+    let Some(base) = heads.into_iter().find(|(b, _)| *b == pull.base_ref).map(|(_, s)| s) else {
+        return Ok(Err(format!("the base branch {} of pull request {number} is gone", pull.base_ref)));
+    };
+    let trust = trust(repo, &pull);
+    let (test, conflicts) = match engine.mirrors.merge(id, &base, &pull.head).await {
+        Ok(MergeOutcome::Clean(merge)) => (merge, Vec::new()),
+        Ok(MergeOutcome::Conflict { paths }) => (pull.head.clone(), paths),
+        Err(e @ (GitError::MissingCommit(_) | GitError::MissingRef(_))) => {
+            return Ok(Err(format!("pull request {number} can't be merged for a test: {e}")));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let subject = Subject {
+        context: Context::PullRequest,
+        lane: format!("pull/{number}"),
+        branch: pull.base_ref.clone(),
+        pull: Some(number),
+        head: pull.head.clone(),
+        test,
+        base: Some(base),
+        attempt: 1,
+        trust,
+        delivery: delivery.cloned(),
+        detail: RunDetail { branch: pull.head_ref.clone(), sender: sender.to_owned(), ..RunDetail::default() },
+    };
+    Ok(Ok((subject, conflicts, pull)))
+}
+
+/// Whose code a pull request is. Forks, deleted forks and dependency bots are strangers.
+#[must_use]
+pub fn trust(repo: &RepoInfo, pull: &Pull) -> Trust {
+    let own = pull.head_repo == Some(repo.repo.id);
+    let dependencies = ["dependabot", "renovate"].iter().any(|b| pull.author.login.starts_with(b));
+    if own && !(pull.author.bot && dependencies) { Trust::Own } else { Trust::Parked }
+}
+
+#[expect(clippy::too_many_arguments, reason = "all of it is written in one transaction")]
+async fn decide(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: &RepoInfo,
+    subject: Subject,
+    conflicts: &[String],
+    reuse: Reuse,
+    head: Option<(&str, Option<&Sha>)>,
+    pull: Option<&Pull>,
+) -> Result<Handled, EngineError> {
+    let sha = subject.head.clone();
+    let decision = engine.decide(repo, subject, conflicts, reuse).await?;
+    write(engine, Some(&delivery.guid), repo, decision, &sha, head, pull).await?;
+    Ok(Handled::Written)
+}
+
+/// Writes a decision with the end of its delivery, stops what it supersedes, and wakes who has work now.
+///
+/// # Errors
+/// When the store can't be written.
+pub async fn write(
+    engine: &Engine,
+    delivery: Option<&DeliveryId>,
+    repo: &RepoInfo,
+    decision: Decision,
+    sha: &Sha,
+    head: Option<(&str, Option<&Sha>)>,
+    pull: Option<&Pull>,
+) -> Result<(), EngineError> {
+    let (runs, supersede, why) = match decision {
+        Decision::Nothing(why) => (Vec::new(), Vec::new(), why),
+        Decision::Run { run, supersede, why } => {
+            let pairs: Vec<_> = supersede.into_iter().map(|old| (old, run.id)).collect();
+            (vec![*run], pairs, why)
+        }
+    };
+    tracing::info!(repo = repo.repo.full_name(), sha = sha.short(), "{why}");
+    let planned = Planned {
+        runs: &runs,
+        supersede: &supersede,
+        cancel: &[],
+        head,
+        pull,
+        delivery: delivery.map(|d| (d, why.as_str())),
+        sha: Some(sha),
+    };
+    let (_, stop) = engine.store.plan(repo.repo.id, planned, clock::now()).await?;
+    engine.stop_jobs(&stop);
+    engine.wake.jobs.notify_one();
+    engine.wake.rollouts.notify_one();
+    engine.wake.report.notify_one();
+    Ok(())
+}
+
+async fn cancel_lane(
+    engine: &Engine,
+    delivery: &Delivery,
+    repo: &RepoInfo,
+    lane: &str,
+    branch: Option<&str>,
+    why: &str,
+) -> Result<Handled, EngineError> {
+    let id = repo.repo.id;
+    let runs: Vec<_> = engine.store.open_runs(id, Some(lane)).await?.iter().map(|r| r.id).collect();
+    let note = format!("{lane}: {why}, {} runs stopped", runs.len());
+    let planned = Planned {
+        cancel: &runs,
+        head: branch.map(|b| (b, None)),
+        delivery: Some((&delivery.guid, &note)),
+        ..Planned::default()
+    };
+    let (_, stop) = engine.store.plan(id, planned, clock::now()).await?;
+    engine.stop_jobs(&stop);
+    Ok(Handled::Written)
+}
+
+async fn installation_changed(
+    engine: &Engine,
+    installation: InstallationId,
+    change: InstallationChange,
+    named: &[(RepoId, String)],
+) -> Result<String, EngineError> {
+    match change {
+        InstallationChange::Created | InstallationChange::Unsuspended | InstallationChange::PermissionsAccepted => {
+            engine.github.forget_installation(installation);
+            let n = install(engine, installation).await?;
+            Ok(format!("installed on {n} repositories"))
+        }
+        InstallationChange::Deleted | InstallationChange::Suspended => {
+            let state = if change == InstallationChange::Deleted { RepoState::Removed } else { RepoState::Suspended };
+            let mut repos = engine.store.repos_of(installation).await?;
+            repos.extend(named.iter().map(|(id, _)| *id));
+            for id in &repos {
+                stop_repo(engine, *id, state).await?;
+            }
+            engine.github.forget_installation(installation);
+            Ok(format!("{} repositories stopped, tokens dropped", repos.len()))
+        }
+    }
+}
+
+/// Notes an installation's repositories. The branches of a new one are noted as they are: what was pushed before the
+/// installation is not acted upon.
+///
+/// # Errors
+/// When GitHub or the store can't be reached.
+pub async fn install(engine: &Engine, installation: InstallationId) -> Result<usize, EngineError> {
+    let repos = engine.github.installation_repositories(installation).await?;
+    for info in &repos {
+        if engine.store.put_repo(info, clock::now()).await? && engine.store.heads(info.repo.id).await?.is_empty() {
+            for (branch, sha) in engine.github.branches(&info.repo).await? {
+                engine.store.put_head(info.repo.id, &branch, Some(&sha), clock::now()).await?;
+            }
+        }
+    }
+    Ok(repos.len())
+}
+
+async fn stop_repo(engine: &Engine, id: RepoId, state: RepoState) -> Result<(), EngineError> {
+    engine.store.set_repo_state(id, state).await?;
+    stop_runs(engine, id).await
+}
+
+async fn stop_runs(engine: &Engine, id: RepoId) -> Result<(), EngineError> {
+    for run in engine.store.open_runs(id, None).await? {
+        let note = "The App no longer has access to the repository, so the run was stopped.";
+        let jobs = engine.store.end_run(run.id, Outcome::Cancelled, Some(note), clock::now()).await?;
+        engine.stop_jobs(&jobs);
+    }
+    Ok(())
+}

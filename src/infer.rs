@@ -1,1 +1,0 @@
-//! Apps and steps inferred from the files that are there.

@@ -1,1 +1,0 @@
-//! The pure reporter: state to check runs, deployments and messages.

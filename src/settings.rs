@@ -1,1 +1,0 @@
-//! Server settings: file and environment, parsed once.

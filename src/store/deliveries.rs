@@ -1,0 +1,341 @@
+//! Deliveries: on disk before they are answered; processed in order per repository; never lost.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use sqlx::SqlitePool;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Result, Store, StoreError, ms, rows::Of};
+use crate::domain::ids::{DeliveryId, RepoId};
+
+/// How many waiting deliveries share one commit at most.
+const BATCH: usize = 256;
+
+/// A webhook as it came in, its signature checked.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    /// `X-GitHub-Delivery`.
+    pub guid: DeliveryId,
+    /// `X-GitHub-Event` (not signed: a wrong one ends in quarantine).
+    pub event: String,
+    /// The payload's `action`, as far as it could be read.
+    pub action: Option<String>,
+    /// The payload's repository.
+    pub repo_id: Option<i64>,
+    /// The payload's installation.
+    pub installation_id: Option<i64>,
+    /// When its last byte came.
+    pub received_at: Timestamp,
+    /// The raw bytes that were signed.
+    pub body: Vec<u8>,
+}
+
+/// What became of a delivery that was handed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// Stored now.
+    New,
+    /// Known already: nothing is done twice.
+    Known,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryState {
+    /// To be processed.
+    Pending,
+    /// Processed.
+    Done,
+    /// Can't be read; kept and shown.
+    Quarantined,
+    /// Given up after retries; `replay` revives it.
+    Dead,
+}
+
+impl DeliveryState {
+    /// As stored.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Quarantined => "quarantined",
+            Self::Dead => "dead",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        [Self::Pending, Self::Done, Self::Quarantined, Self::Dead]
+            .into_iter()
+            .find(|s| s.as_str() == text)
+            .ok_or_else(|| StoreError::corrupt("deliveries", format!("state {text:?}")))
+    }
+}
+
+/// A stored delivery.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// `X-GitHub-Delivery`.
+    pub guid: DeliveryId,
+    /// `X-GitHub-Event`.
+    pub event: String,
+    /// The payload's `action`.
+    pub action: Option<String>,
+    /// The payload's repository.
+    pub repo_id: Option<RepoId>,
+    /// When it came.
+    pub received_at: Timestamp,
+    /// The raw payload; empty once retention took it.
+    pub body: Vec<u8>,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// Tries so far.
+    pub attempts: i64,
+    /// When it was processed.
+    pub processed_at: Option<Timestamp>,
+    /// What came of it, in words.
+    pub note: Option<String>,
+}
+
+type Waiting = (NewDelivery, oneshot::Sender<Result<Received>>);
+
+/// The group commit: one task, one transaction for all that wait.
+#[derive(Debug, Clone)]
+pub(super) struct Intake(mpsc::Sender<Waiting>);
+
+impl Intake {
+    pub(super) fn start(pool: SqlitePool) -> Self {
+        let (tx, mut rx) = mpsc::channel::<Waiting>(BATCH);
+        tokio::spawn(async move {
+            let mut batch = Vec::with_capacity(BATCH);
+            while rx.recv_many(&mut batch, BATCH).await > 0 {
+                let (deliveries, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+                match insert(&pool, &deliveries).await {
+                    Ok(results) => {
+                        crate::failpoint::hit("intake.after_commit");
+                        for (answer, result) in answers.into_iter().zip(results) {
+                            let _ = answer.send(Ok(result));
+                        }
+                    }
+                    Err(e) => {
+                        tracing::error!(error = %e, count = deliveries.len(), "deliveries could not be stored");
+                        let text = e.to_string();
+                        for answer in answers {
+                            let _ = answer.send(Err(StoreError::Disk(text.clone())));
+                        }
+                    }
+                }
+            }
+        });
+        Self(tx)
+    }
+}
+
+async fn insert(pool: &SqlitePool, batch: &[NewDelivery]) -> Result<Vec<Received>> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    let mut results = Vec::with_capacity(batch.len());
+    for d in batch {
+        let done = sqlx::query(
+            "INSERT INTO deliveries (guid, event, action, repo_id, installation_id, received_at, body, state, next_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', $6) ON CONFLICT (guid) DO NOTHING",
+        )
+        .bind(d.guid.as_str())
+        .bind(&d.event)
+        .bind(&d.action)
+        .bind(d.repo_id)
+        .bind(d.installation_id)
+        .bind(ms(d.received_at))
+        .bind(d.body.as_slice())
+        .execute(&mut *tx)
+        .await?;
+        results.push(if done.rows_affected() == 1 { Received::New } else { Received::Known });
+    }
+    crate::failpoint::hit("intake.before_commit");
+    tx.commit().await?;
+    Ok(results)
+}
+
+impl Store {
+    /// Stores a delivery; returns when it is on disk. Many callers share one commit.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] when it could not be stored: the caller must not answer 2xx.
+    pub async fn receive(&self, delivery: NewDelivery) -> Result<Received> {
+        let (tx, rx) = oneshot::channel();
+        let gone = || StoreError::Disk("the store is closed".into());
+        self.intake.0.send((delivery, tx)).await.map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+
+    /// The oldest pending deliveries that are due, at most one per repository and none of those in `busy`:
+    /// one that can't be processed now holds up its own repository at most, never the others.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn due_deliveries(&self, now: Timestamp, busy: &BTreeSet<i64>, limit: usize) -> Result<Vec<Delivery>> {
+        let rows = sqlx::query(
+            "SELECT * FROM deliveries d WHERE state = 'pending' AND next_at <= $1 AND NOT EXISTS \
+             (SELECT 1 FROM deliveries e WHERE e.state = 'pending' AND e.repo_id = d.repo_id AND e.rowid < d.rowid AND e.next_at <= $1) \
+             ORDER BY rowid LIMIT $2",
+        )
+        .bind(ms(now))
+        .bind(i64::try_from(limit + busy.len()).unwrap_or(i64::MAX))
+        .fetch_all(&self.read)
+        .await?;
+        let mut due = Vec::new();
+        for row in &rows {
+            let d = read(row)?;
+            if d.repo_id.is_none_or(|r| !busy.contains(&r.0)) && due.len() < limit {
+                due.push(d);
+            }
+        }
+        Ok(due)
+    }
+
+    /// When the next pending delivery is due, if there is one.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn next_delivery_at(&self) -> Result<Option<Timestamp>> {
+        let at: Option<i64> = sqlx::query_scalar("SELECT MIN(next_at) FROM deliveries WHERE state = 'pending'")
+            .fetch_one(&self.read)
+            .await?;
+        Ok(at.and_then(|n| Timestamp::from_millisecond(n).ok()))
+    }
+
+    /// Ends a delivery: done, quarantined or dead, with what came of it.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn end_delivery(
+        &self,
+        guid: &DeliveryId,
+        state: DeliveryState,
+        note: &str,
+        now: Timestamp,
+    ) -> Result<()> {
+        sqlx::query(
+            "UPDATE deliveries SET state = $2, note = $3, processed_at = $4, attempts = attempts + 1 WHERE guid = $1",
+        )
+        .bind(guid.as_str())
+        .bind(state.as_str())
+        .bind(note)
+        .bind(ms(now))
+        .execute(&self.write)
+        .await?;
+        Ok(())
+    }
+
+    /// Puts a delivery off; `note` says why.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn retry_delivery(&self, guid: &DeliveryId, at: Timestamp, note: &str) -> Result<()> {
+        sqlx::query("UPDATE deliveries SET next_at = $2, note = $3, attempts = attempts + 1 WHERE guid = $1")
+            .bind(guid.as_str())
+            .bind(ms(at))
+            .bind(note)
+            .execute(&self.write)
+            .await?;
+        Ok(())
+    }
+
+    /// Makes a delivery pending again, whatever it was (`switchover replay`).
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn replay_delivery(&self, guid: &DeliveryId, now: Timestamp) -> Result<bool> {
+        let done = sqlx::query(
+            "UPDATE deliveries SET state = 'pending', next_at = $2, attempts = 0, note = 'replayed' WHERE guid = $1 AND body IS NOT NULL",
+        )
+        .bind(guid.as_str())
+        .bind(ms(now))
+        .execute(&self.write)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// One delivery.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn delivery(&self, guid: &DeliveryId) -> Result<Option<Delivery>> {
+        let row = sqlx::query("SELECT * FROM deliveries WHERE guid = $1")
+            .bind(guid.as_str())
+            .fetch_optional(&self.read)
+            .await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The newest deliveries in a state (all when none is named), newest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn deliveries(&self, state: Option<DeliveryState>, limit: i64) -> Result<Vec<Delivery>> {
+        let rows = sqlx::query("SELECT * FROM deliveries WHERE $1 IS NULL OR state = $1 ORDER BY rowid DESC LIMIT $2")
+            .bind(state.map(DeliveryState::as_str))
+            .bind(limit)
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How many deliveries are in each state.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn delivery_counts(&self) -> Result<Vec<(String, i64)>> {
+        Ok(sqlx::query_as("SELECT state, COUNT(*) FROM deliveries GROUP BY state ORDER BY state")
+            .fetch_all(&self.read)
+            .await?)
+    }
+
+    /// Of these ids, those that are not known.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn unknown_deliveries(&self, guids: &[DeliveryId]) -> Result<Vec<DeliveryId>> {
+        let mut unknown = Vec::new();
+        for guid in guids {
+            let known: Option<i64> = sqlx::query_scalar("SELECT 1 FROM deliveries WHERE guid = $1")
+                .bind(guid.as_str())
+                .fetch_optional(&self.read)
+                .await?;
+            if known.is_none() {
+                unknown.push(guid.clone());
+            }
+        }
+        Ok(unknown)
+    }
+
+    /// Drops the payloads of deliveries that were done before `before`; their rows stay (they tell duplicates).
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn forget_payloads(&self, before: Timestamp) -> Result<u64> {
+        let done = sqlx::query(
+            "UPDATE deliveries SET body = NULL WHERE state = 'done' AND body IS NOT NULL AND received_at < $1",
+        )
+        .bind(ms(before))
+        .execute(&self.write)
+        .await?;
+        Ok(done.rows_affected())
+    }
+}
+
+fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Delivery> {
+    let row = Of("deliveries", row);
+    Ok(Delivery {
+        guid: row.parsed("guid")?,
+        event: row.text("event")?,
+        action: row.maybe_text("action")?,
+        repo_id: row.maybe_number("repo_id")?.map(RepoId),
+        received_at: row.time("received_at")?,
+        body: row.bytes("body")?.unwrap_or_default(),
+        state: DeliveryState::parse(&row.text("state")?)?,
+        attempts: row.number("attempts")?,
+        processed_at: row.maybe_time("processed_at")?,
+        note: row.maybe_text("note")?,
+    })
+}

@@ -1,0 +1,573 @@
+//! Environments and rollouts: at most one rollout per environment is active; every write of one is fenced.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
+
+use super::{
+    Result, Store, StoreError, ms,
+    rows::{Of, to_json},
+};
+use crate::domain::ids::{Epoch, RepoId, RolloutId, RunId, Sha};
+
+/// A rollout to be written.
+#[derive(Debug, Clone)]
+pub struct NewRollout {
+    /// Its id.
+    pub id: RolloutId,
+    /// Where the code is.
+    pub repo: RepoId,
+    /// Where it goes.
+    pub environment: String,
+    /// `release` or `rollback`.
+    pub kind: String,
+    /// The commit.
+    pub sha: Sha,
+    /// The run that built it.
+    pub run: Option<RunId>,
+    /// `gated` (waits) or `queued`.
+    pub state: String,
+    /// Why it waits.
+    pub message: Option<String>,
+    /// What shall be, as JSON.
+    pub desired: String,
+    /// Where it stands, as JSON.
+    pub progress: String,
+    /// What is told about it, as JSON.
+    pub detail: String,
+    /// Who asked for it.
+    pub actor: String,
+}
+
+/// A stored rollout.
+#[derive(Debug, Clone)]
+pub struct RolloutRow {
+    /// Its id.
+    pub id: RolloutId,
+    /// Where the code is.
+    pub repo: RepoId,
+    /// Where it goes.
+    pub environment: String,
+    /// `release` or `rollback`.
+    pub kind: String,
+    /// The commit.
+    pub sha: Sha,
+    /// The run that built it.
+    pub run: Option<RunId>,
+    /// `gated`, `queued`, `active`, `done`.
+    pub state: String,
+    /// How it ended.
+    pub outcome: Option<String>,
+    /// In words.
+    pub message: Option<String>,
+    /// What shall be, as JSON.
+    pub desired: String,
+    /// Where it stands, as JSON.
+    pub progress: String,
+    /// What is told about it, as JSON.
+    pub detail: String,
+    /// What people asked of it, as JSON.
+    pub asked: String,
+    /// Who asked for it.
+    pub actor: String,
+    /// The claim.
+    pub epoch: Epoch,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was claimed first.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A stored environment.
+#[derive(Debug, Clone, Serialize)]
+pub struct EnvironmentRow {
+    /// Where the code is.
+    pub repo: RepoId,
+    /// Its name.
+    pub name: String,
+    /// Automatic releases are stopped.
+    pub held: bool,
+    /// Why.
+    pub hold_reason: Option<String>,
+    /// By whom.
+    pub hold_by: Option<String>,
+    /// Since when.
+    pub hold_at: Option<Timestamp>,
+    /// The rollout that is live, as far as the store knows (the live system rules).
+    pub live_rollout: Option<RolloutId>,
+    /// The last claim.
+    pub epoch: Epoch,
+    /// Slots that stay warm as the way back, as JSON.
+    pub keep: String,
+    /// When the next one of them is retired.
+    pub retire_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Writes a rollout. Others of the environment that did not begin are superseded by it; their ids are returned.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn put_rollout(&self, r: &NewRollout, now: Timestamp) -> Result<Vec<RolloutId>> {
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT INTO environments (repo_id, name) VALUES ($1, $2) ON CONFLICT (repo_id, name) DO NOTHING")
+            .bind(r.repo.0)
+            .bind(&r.environment)
+            .execute(&mut *tx)
+            .await?;
+        let old: Vec<String> = sqlx::query_scalar(
+            "UPDATE rollouts SET state = 'done', outcome = 'superseded', message = $3, finished_at = $4, epoch = epoch + 1 \
+             WHERE repo_id = $1 AND environment = $2 AND state IN ('gated', 'queued') RETURNING id",
+        )
+        .bind(r.repo.0)
+        .bind(&r.environment)
+        .bind(format!("superseded by {}", r.sha.short()))
+        .bind(ms(now))
+        .fetch_all(&mut *tx)
+        .await?;
+        sqlx::query(
+            "INSERT INTO rollouts (id, repo_id, environment, kind, sha, run_id, state, message, desired, progress, detail, asked, actor, \
+             next_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
+             '{\"promote\":false,\"cancel\":false,\"rollback\":false,\"superseded_by\":null}', $12, $13, $13)",
+        )
+        .bind(r.id.to_string())
+        .bind(r.repo.0)
+        .bind(&r.environment)
+        .bind(&r.kind)
+        .bind(r.sha.as_str())
+        .bind(r.run.map(|r| r.to_string()))
+        .bind(&r.state)
+        .bind(&r.message)
+        .bind(&r.desired)
+        .bind(&r.progress)
+        .bind(&r.detail)
+        .bind(&r.actor)
+        .bind(ms(now))
+        .execute(&mut *tx)
+        .await?;
+        for id in old.iter().map(String::as_str).chain([r.id.to_string().as_str()]) {
+            dirty_rollout(&mut tx, r.repo, id, now).await?;
+        }
+        tx.commit().await?;
+        old.iter().map(|i| i.parse().map_err(|e| StoreError::corrupt("rollouts", e))).collect()
+    }
+
+    /// True when a rollout for this run and environment was made already (a replayed event makes no second one).
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn rollout_of_run(&self, run: RunId, environment: &str) -> Result<bool> {
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT 1 FROM rollouts WHERE run_id = $1 AND environment = $2 LIMIT 1")
+                .bind(run.to_string())
+                .bind(environment)
+                .fetch_optional(&self.read)
+                .await?;
+        Ok(found.is_some())
+    }
+
+    /// Ended runs on branches that led to a release decision that was not taken yet.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn runs_to_release(&self, limit: i64) -> Result<Vec<RunId>> {
+        let ids: Vec<String> = sqlx::query_scalar(
+            "SELECT id FROM runs WHERE context = 'push' AND state = 'done' AND outcome = 'success' AND NOT EXISTS \
+             (SELECT 1 FROM meta WHERE name = 'released:' || runs.id) ORDER BY id LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.read)
+        .await?;
+        ids.iter().map(|i| i.parse().map_err(|e| StoreError::corrupt("runs", e))).collect()
+    }
+
+    /// Rollouts that are queued or active, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn open_rollouts(&self) -> Result<Vec<RolloutRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM rollouts WHERE state <> 'done' ORDER BY id").fetch_all(&self.read).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Rollouts on a commit, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn rollouts_on(&self, repo: RepoId, sha: &Sha) -> Result<Vec<RolloutRow>> {
+        let rows = sqlx::query("SELECT * FROM rollouts WHERE repo_id = $1 AND sha = $2 ORDER BY id")
+            .bind(repo.0)
+            .bind(sha.as_str())
+            .fetch_all(&self.read)
+            .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The newest rollouts of an environment, newest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn rollouts_of(&self, repo: RepoId, environment: &str, limit: i64) -> Result<Vec<RolloutRow>> {
+        let rows =
+            sqlx::query("SELECT * FROM rollouts WHERE repo_id = $1 AND environment = $2 ORDER BY id DESC LIMIT $3")
+                .bind(repo.0)
+                .bind(environment)
+                .bind(limit)
+                .fetch_all(&self.read)
+                .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// One rollout.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn rollout(&self, id: RolloutId) -> Result<Option<RolloutRow>> {
+        let row =
+            sqlx::query("SELECT * FROM rollouts WHERE id = $1").bind(id.to_string()).fetch_optional(&self.read).await?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// Claims a queued rollout, or one that is active and whose worker is gone. None when it is over, or another one of
+    /// its environment is active.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn claim_rollout(&self, id: RolloutId, now: Timestamp) -> Result<Option<RolloutRow>> {
+        let mut tx = self.begin().await?;
+        // The epoch comes from the environment: it grows with every claim of any of its rollouts, so the data plane can
+        // refuse a worker of an older rollout too.
+        let row = sqlx::query(
+            "UPDATE environments SET epoch = epoch + 1 WHERE EXISTS (SELECT 1 FROM rollouts r WHERE r.id = $1 AND r.repo_id = \
+             environments.repo_id AND r.environment = environments.name AND r.state IN ('queued', 'active') AND NOT EXISTS \
+             (SELECT 1 FROM rollouts o WHERE o.repo_id = r.repo_id AND o.environment = r.environment AND o.state = 'active' AND o.id <> r.id)) \
+             RETURNING epoch",
+        )
+        .bind(id.to_string())
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let epoch = Of("environments", &row).number("epoch")?;
+        let row = sqlx::query(
+            "UPDATE rollouts SET state = 'active', epoch = $2, started_at = COALESCE(started_at, $3) WHERE id = $1 RETURNING *",
+        )
+        .bind(id.to_string())
+        .bind(epoch)
+        .bind(ms(now))
+        .fetch_one(&mut *tx)
+        .await?;
+        let row = read(&row)?;
+        dirty_rollout(&mut tx, row.repo, &id.to_string(), now).await?;
+        tx.commit().await?;
+        Ok(Some(row))
+    }
+
+    /// Writes where a rollout stands, and reads in the same transaction what people asked of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the claim is stale.
+    pub async fn record_rollout(&self, id: RolloutId, epoch: Epoch, progress: &str, now: Timestamp) -> Result<String> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE rollouts SET progress = $3 WHERE id = $1 AND epoch = $2 AND state = 'active' RETURNING repo_id, asked",
+        )
+        .bind(id.to_string())
+        .bind(epoch.0)
+        .bind(progress)
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Err(StoreError::Fenced(format!("rollout {id}"))) };
+        let row = Of("rollouts", &row);
+        let asked = row.text("asked")?;
+        dirty_rollout(&mut tx, RepoId(row.number("repo_id")?), &id.to_string(), now).await?;
+        tx.commit().await?;
+        Ok(asked)
+    }
+
+    /// Ends a rollout. `live`: it serves now. `hold`: automatic releases stop, and why. `keep`: slots that stay warm (JSON)
+    /// in place of those kept so far, and when the first of them is retired.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] when the claim is stale.
+    #[expect(clippy::too_many_arguments, reason = "one row's columns, written in one place")]
+    pub async fn end_rollout(
+        &self,
+        id: RolloutId,
+        epoch: Epoch,
+        outcome: &str,
+        message: &str,
+        live: Option<RolloutId>,
+        hold: Option<&str>,
+        keep: Option<(&str, Option<Timestamp>)>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE rollouts SET state = 'done', outcome = $3, message = $4, finished_at = $5 \
+             WHERE id = $1 AND epoch = $2 AND state <> 'done' RETURNING *",
+        )
+        .bind(id.to_string())
+        .bind(epoch.0)
+        .bind(outcome)
+        .bind(message)
+        .bind(ms(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row.as_ref().map(read).transpose()? else {
+            return Err(StoreError::Fenced(format!("rollout {id}")));
+        };
+        if let Some(live) = live {
+            let before: Option<String> =
+                sqlx::query_scalar("SELECT live_rollout FROM environments WHERE repo_id = $1 AND name = $2")
+                    .bind(row.repo.0)
+                    .bind(&row.environment)
+                    .fetch_one(&mut *tx)
+                    .await?;
+            sqlx::query("UPDATE environments SET live_rollout = $3 WHERE repo_id = $1 AND name = $2")
+                .bind(row.repo.0)
+                .bind(&row.environment)
+                .bind(live.to_string())
+                .execute(&mut *tx)
+                .await?;
+            // The one that served before is inactive on GitHub from now on.
+            for other in before.iter().map(String::as_str).chain([live.to_string().as_str()]) {
+                dirty_rollout(&mut tx, row.repo, other, now).await?;
+            }
+        }
+        if let Some((keep, retire_at)) = keep {
+            keep_in(&mut tx, row.repo, &row.environment, keep, retire_at).await?;
+        }
+        if let Some(reason) = hold {
+            hold_in(&mut tx, row.repo, &row.environment, Some((reason, &row.actor)), now).await?;
+        }
+        dirty_rollout(&mut tx, row.repo, &id.to_string(), now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Changes a gated rollout: it is queued now, or its reason changed, or it is over.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn gate_rollout(&self, id: RolloutId, state: &str, message: Option<&str>, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE rollouts SET state = $2, message = $3, finished_at = CASE WHEN $2 = 'done' THEN $4 END, \
+             outcome = CASE WHEN $2 = 'done' THEN 'cancelled' END WHERE id = $1 AND state = 'gated' \
+             AND (state <> $2 OR message IS NOT $3) RETURNING repo_id",
+        )
+        .bind(id.to_string())
+        .bind(state)
+        .bind(message)
+        .bind(ms(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(row) = row {
+            dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes what people asked of a rollout.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn ask_rollout(&self, id: RolloutId, asked: &str) -> Result<bool> {
+        let done = sqlx::query("UPDATE rollouts SET asked = $2 WHERE id = $1 AND state <> 'done'")
+            .bind(id.to_string())
+            .bind(asked)
+            .execute(&self.write)
+            .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// When the next slot that is kept warm is retired, over all environments.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn next_retire_at(&self) -> Result<Option<Timestamp>> {
+        let at: Option<i64> =
+            sqlx::query_scalar("SELECT MIN(retire_at) FROM environments").fetch_one(&self.read).await?;
+        Ok(at.and_then(|n| Timestamp::from_millisecond(n).ok()))
+    }
+
+    /// Notes which slots of an environment stay warm, and when the next one of them is retired.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn keep(&self, repo: RepoId, name: &str, keep: &str, retire_at: Option<Timestamp>) -> Result<()> {
+        let mut tx = self.begin().await?;
+        keep_in(&mut tx, repo, name, keep, retire_at).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Claims an environment without a rollout (to retire a slot), or lifts its epoch to at least `least` (after the loss
+    /// of the database, the live system knows a higher one).
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn claim_environment(&self, repo: RepoId, name: &str, least: Epoch) -> Result<Epoch> {
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT INTO environments (repo_id, name) VALUES ($1, $2) ON CONFLICT (repo_id, name) DO NOTHING")
+            .bind(repo.0)
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+        let epoch: i64 = sqlx::query_scalar(
+            "UPDATE environments SET epoch = MAX(epoch, $3) + 1 WHERE repo_id = $1 AND name = $2 RETURNING epoch",
+        )
+        .bind(repo.0)
+        .bind(name)
+        .bind(least.0)
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(Epoch(epoch))
+    }
+
+    /// A release decision was taken about this run.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn release_decided(&self, run: RunId) -> Result<()> {
+        self.set_meta(&format!("released:{run}"), "1").await
+    }
+
+    /// One environment, as far as anything was ever released to it.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn environment(&self, repo: RepoId, name: &str) -> Result<Option<EnvironmentRow>> {
+        let row = sqlx::query("SELECT * FROM environments WHERE repo_id = $1 AND name = $2")
+            .bind(repo.0)
+            .bind(name)
+            .fetch_optional(&self.read)
+            .await?;
+        row.as_ref().map(read_environment).transpose()
+    }
+
+    /// All environments.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn environments(&self) -> Result<Vec<EnvironmentRow>> {
+        let rows = sqlx::query("SELECT * FROM environments ORDER BY repo_id, name").fetch_all(&self.read).await?;
+        rows.iter().map(read_environment).collect()
+    }
+
+    /// Stops automatic releases (with a reason and by whom), or lets them go on.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn hold(&self, repo: RepoId, name: &str, hold: Option<(&str, &str)>, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        hold_in(&mut tx, repo, name, hold, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+async fn keep_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    name: &str,
+    keep: &str,
+    retire_at: Option<Timestamp>,
+) -> Result<()> {
+    sqlx::query("UPDATE environments SET keep = $3, retire_at = $4 WHERE repo_id = $1 AND name = $2")
+        .bind(repo.0)
+        .bind(name)
+        .bind(keep)
+        .bind(retire_at.map(ms))
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
+async fn hold_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    name: &str,
+    hold: Option<(&str, &str)>,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO environments (repo_id, name, held, hold_reason, hold_by, hold_at) VALUES ($1, $2, $3, $4, $5, $6) \
+         ON CONFLICT (repo_id, name) DO UPDATE SET held = $3, hold_reason = $4, hold_by = $5, hold_at = $6",
+    )
+    .bind(repo.0)
+    .bind(name)
+    .bind(i64::from(hold.is_some()))
+    .bind(hold.map(|h| h.0))
+    .bind(hold.map(|h| h.1))
+    .bind(hold.map(|_| ms(now)))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+async fn dirty_rollout(tx: &mut Transaction<'static, Sqlite>, repo: RepoId, id: &str, now: Timestamp) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO dirty (kind, repo_id, subject, since) VALUES ('rollout', $1, $2, $3) \
+         ON CONFLICT (kind, repo_id, subject) DO UPDATE SET since = $3, version = dirty.version + 1",
+    )
+    .bind(repo.0)
+    .bind(id)
+    .bind(ms(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+fn read(row: &SqliteRow) -> Result<RolloutRow> {
+    let row = Of("rollouts", row);
+    Ok(RolloutRow {
+        id: row.parsed("id")?,
+        repo: RepoId(row.number("repo_id")?),
+        environment: row.text("environment")?,
+        kind: row.text("kind")?,
+        sha: row.parsed("sha")?,
+        run: row.maybe_parsed("run_id")?,
+        state: row.text("state")?,
+        outcome: row.maybe_text("outcome")?,
+        message: row.maybe_text("message")?,
+        desired: row.text("desired")?,
+        progress: row.text("progress")?,
+        detail: row.text("detail")?,
+        asked: row.text("asked")?,
+        actor: row.text("actor")?,
+        epoch: Epoch(row.number("epoch")?),
+        created_at: row.time("created_at")?,
+        started_at: row.maybe_time("started_at")?,
+        finished_at: row.maybe_time("finished_at")?,
+    })
+}
+
+fn read_environment(row: &SqliteRow) -> Result<EnvironmentRow> {
+    let row = Of("environments", row);
+    Ok(EnvironmentRow {
+        repo: RepoId(row.number("repo_id")?),
+        name: row.text("name")?,
+        held: row.flag("held")?,
+        hold_reason: row.maybe_text("hold_reason")?,
+        hold_by: row.maybe_text("hold_by")?,
+        hold_at: row.maybe_time("hold_at")?,
+        live_rollout: row.maybe_parsed("live_rollout")?,
+        epoch: Epoch(row.number("epoch")?),
+        keep: row.text("keep")?,
+        retire_at: row.maybe_time("retire_at")?,
+    })
+}
+
+/// JSON of a rollout's parts.
+///
+/// # Errors
+/// When the value has no JSON form.
+pub fn json_of<T: Serialize>(value: &T) -> Result<String> {
+    to_json("rollouts", value)
+}

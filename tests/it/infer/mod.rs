@@ -1,0 +1,38 @@
+//! What is made of a repository that says nothing, or only a part.
+
+mod ecosystems;
+mod hostile;
+mod written;
+
+use std::collections::BTreeMap;
+
+use switchover::infer::{Files, check_report};
+
+/// A repository in memory.
+pub struct Repo {
+    paths: Vec<String>,
+    contents: BTreeMap<String, Vec<u8>>,
+}
+
+impl Repo {
+    pub fn new<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let contents: BTreeMap<String, Vec<u8>> =
+            files.into_iter().map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec())).collect();
+        Self { paths: contents.keys().cloned().collect(), contents }
+    }
+}
+
+impl Files for Repo {
+    fn list(&self) -> &[String] {
+        &self.paths
+    }
+
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        self.contents.get(path).cloned()
+    }
+}
+
+/// What `switchover check` says of these files.
+fn said(files: &[(&str, &str)]) -> String {
+    check_report(&Repo::new(files.iter().copied()), None, "main").text
+}
