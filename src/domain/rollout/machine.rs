@@ -58,7 +58,7 @@ pub const UNREADY_FOR: Duration = Duration::from_secs(5);
 /// lost probe never takes a release back.
 pub const PROBES: (u32, u32) = (25, 50);
 /// Bad answers to real requests that must be there before their share is compared.
-pub const BAD_REQUESTS: u64 = 10;
+pub const BAD_REQUESTS: u64 = 20;
 /// How far the new slot's share of bad answers must lie above the old one's.
 pub const BAD_SHARE_ABOVE: f64 = 0.05;
 

@@ -190,13 +190,7 @@ impl LocalTarget {
     }
 
     /// A worker is never doubled: the one stops to its end, then the other starts.
-    async fn replace(
-        &self,
-        desired: &Desired,
-        epoch: Epoch,
-        app: &DesiredApp,
-        to: &Slot,
-    ) -> Result<(), TargetError> {
+    async fn replace(&self, desired: &Desired, epoch: Epoch, app: &DesiredApp, to: &Slot) -> Result<(), TargetError> {
         let service = service_id(&desired.key, &app.name);
         let status = self.agent().status().await.map_err(refused)?;
         let found = status.services.get(&service).map(|s| &s.slots);

@@ -193,12 +193,12 @@ fn a_rollback_is_a_pointer_flip() {
     insta::assert_snapshot!(world.log.join("\n"), @r#"
     prepare Preflight
     prepare Claim
-    switch Switch { app: AppName("mailer"), from: Some(Slot("2222222-3fa83b93")), to: Slot("1111111-2e4330b8") }
     switch Switch { app: AppName("frontend"), from: Some(Slot("2222222-3066f2a0")), to: Slot("1111111-1cf387c0") }
     switch Switch { app: AppName("backend"), from: Some(Slot("2222222-47ce3065")), to: Slot("1111111-10e08a41") }
-    converge RemoveSlot { app: AppName("mailer"), slot: Slot("2222222-3fa83b93") }
+    switch Switch { app: AppName("mailer"), from: Some(Slot("2222222-3fa83b93")), to: Slot("1111111-2e4330b8") }
     converge RemoveSlot { app: AppName("frontend"), slot: Slot("2222222-3066f2a0") }
     converge RemoveSlot { app: AppName("backend"), slot: Slot("2222222-47ce3065") }
+    converge RemoveSlot { app: AppName("mailer"), slot: Slot("2222222-3fa83b93") }
     "#);
     assert_eq!(worker.progress.switched_at(), Some(worker.progress.created_at), "it waited for something");
 }

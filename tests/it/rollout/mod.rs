@@ -1,7 +1,11 @@
 //! Tests of the room `rollout`.
 
 mod figures;
+mod killed;
+mod local;
 mod machine;
 mod model;
+mod probing;
 mod releases;
+mod stage;
 mod words;
