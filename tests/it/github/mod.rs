@@ -1,5 +1,5 @@
 //! Tests of the room `github`.
 
-mod support;
+pub mod support;
 mod webhook;
 mod webhook_examples;
