@@ -12,7 +12,7 @@ use secrecy::ExposeSecret as _;
 use switchover::{
     agent, control,
     demo::play,
-    engine::{Engine, Shared, sweeper::server_key, tools, wake::Wake},
+    engine::{Engine, STEP_HOMES, Shared, sweeper::server_key, tools, wake::Wake},
     exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
     github::{GitHub, GitHubConfig, Timeouts},
     settings::{self, Settings},
@@ -87,7 +87,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     .context("the App's key")?;
     let exe = std::env::current_exe().context("finding our own binary")?;
     let agent_data = data.join("agent");
-    let homes = data.join("homes");
+    let homes = data.join(STEP_HOMES);
     let executor = LocalExecutor::new(exe.clone());
     // What a killed server left of its steps is ended before new ones begin.
     executor.end_strays(&homes).await;

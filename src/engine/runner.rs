@@ -169,7 +169,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         );
         return author(engine, job, &note).await;
     }
-    let homes = engine.settings.data.join("homes");
+    let homes = engine.settings.data.join(super::STEP_HOMES);
     let home = JobHome::create(&homes, job.id).map_err(|e| EngineError::Machine(e.to_string()))?;
     let caches = Caches::new(engine.settings.data.join("caches"));
     let app = AppName::new(job.app.clone()).map_err(|e| EngineError::Refused(e.to_string()))?;

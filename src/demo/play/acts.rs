@@ -91,6 +91,12 @@ async fn timed(
 fn finish(stage: &Stage, outcome: &mut Outcome) {
     let (sent, failed) = stage.counter.totals();
     outcome.requests = Requests { sent, failed };
+    let events = stage.counter.snapshot().events;
+    outcome.failures = events
+        .iter()
+        .filter(|e| e.tone == "failure")
+        .map(|e| format!("{} {} (×{})", e.at.strftime("%H:%M:%S%.3f"), e.text, e.times))
+        .collect();
     outcome.messages = stage.messages.load(Ordering::Relaxed);
     stage.github.read(|m| {
         let Some(repo) = m.repo(OWNER, NAME) else { return };

@@ -117,6 +117,8 @@ pub struct Outcome {
     pub deployments: Vec<DeploymentSeen>,
     /// All requests.
     pub requests: Requests,
+    /// What failed, in words.
+    pub failures: Vec<String>,
     /// From a flip to the last answer of the old release, the slowest of the play.
     pub switch_ms: Option<u64>,
     /// From the command to every new request on the release before.
@@ -182,6 +184,9 @@ fn show(options: &Options, outcome: &Outcome) {
     }
     println!();
     println!("  requests          {} sent, {} failed", outcome.requests.sent, outcome.requests.failed);
+    for words in &outcome.failures {
+        println!("                    {words}");
+    }
     let ms = |v: Option<u64>| v.map_or("–".to_owned(), |v| format!("{v} ms"));
     println!("  switch            {} from the flip to the last answer of the old release", ms(outcome.switch_ms));
     println!("  way back          {} from the command to every request on the release before", ms(outcome.rollback_ms));

@@ -11,7 +11,7 @@ mod manifest;
 mod openapi;
 mod reads;
 mod rig;
-mod support;
+pub mod support;
 mod text;
 mod webhook;
 mod webhook_examples;
