@@ -207,10 +207,11 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         Some(release) if job.digest.is_none() => {
             let (dir, root, files) = (app_dir.clone(), engine.releases_root(), release.files.clone());
             let caches = engine.settings.data.join("caches");
-            let stored =
-                tokio::task::spawn_blocking(move || releases::store_through(&dir, files.as_deref(), &root, Some(&caches)))
-                .await
-                .map_err(|e| EngineError::Machine(e.to_string()))?;
+            let stored = tokio::task::spawn_blocking(move || {
+                releases::store_through(&dir, files.as_deref(), &root, Some(&caches))
+            })
+            .await
+            .map_err(|e| EngineError::Machine(e.to_string()))?;
             crate::failpoint::hit("runner.after_release_stored");
             match stored {
                 Ok(stored) => Some((release.build_key.clone(), stored)),

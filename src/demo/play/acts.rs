@@ -79,10 +79,7 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn timed(
-    name: &str,
-    act: impl Future<Output = Result<(bool, String), DemoError>>,
-) -> Result<Act, DemoError> {
+async fn timed(name: &str, act: impl Future<Output = Result<(bool, String), DemoError>>) -> Result<Act, DemoError> {
     let started = Instant::now();
     let (held, words) = act.await?;
     Ok(Act { name: name.to_owned(), held, words, ms: millis(started) })
@@ -198,7 +195,14 @@ async fn develop(stage: &Stage) -> Result<(bool, String), DemoError> {
         let Some(repo) = m.repo(OWNER, NAME) else { return (false, true) };
         let deployed = repo.deployments.values().any(|d| d.sha == sha);
         let backend = repo.latest_checks(&sha).into_iter().find(|c| c.name == "backend / test (push)");
-        (backend.is_some_and(|c| c.output.title.as_deref().unwrap_or("").contains("reused") || c.output.summary.as_deref().unwrap_or("").contains("nothing of it changed") || c.conclusion.as_deref() == Some("success")), deployed)
+        (
+            backend.is_some_and(|c| {
+                c.output.title.as_deref().unwrap_or("").contains("reused")
+                    || c.output.summary.as_deref().unwrap_or("").contains("nothing of it changed")
+                    || c.conclusion.as_deref() == Some("success")
+            }),
+            deployed,
+        )
     });
     stage.say(&format!("develop: {all}, nothing released"));
     Ok((all == "success" && reused && !deployed, "tested, not released".into()))
@@ -248,10 +252,7 @@ async fn killed(stage: &Stage) -> Result<(bool, String), DemoError> {
         (repo.deployments.values().filter(|d| d.sha == sha).count(), checks)
     });
     stage.say(&format!("after the restart: {state}, {deployments} deployment, {failed} requests failed"));
-    Ok((
-        state == "success" && failed == 0 && deployments == 1 && checks >= 1,
-        "ended as if nothing had been".into(),
-    ))
+    Ok((state == "success" && failed == 0 && deployments == 1 && checks >= 1, "ended as if nothing had been".into()))
 }
 
 async fn rollback(stage: &Stage) -> Result<(Act, Option<u64>), DemoError> {

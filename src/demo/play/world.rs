@@ -219,7 +219,12 @@ impl Stage {
             .map_err(DemoError::io("making server.log"))?;
         let again = log.try_clone().map_err(DemoError::io("making server.log"))?;
         let mut command = Command::new(&self.launch.exe);
-        command.arg("serve").stdin(Stdio::null()).stdout(Stdio::from(log)).stderr(Stdio::from(again)).kill_on_drop(true);
+        command
+            .arg("serve")
+            .stdin(Stdio::null())
+            .stdout(Stdio::from(log))
+            .stderr(Stdio::from(again))
+            .kill_on_drop(true);
         for (name, value) in &self.launch.env {
             command.env(name, value);
         }
@@ -260,8 +265,7 @@ impl Stage {
     /// # Errors
     /// When the server refuses.
     pub async fn command(&self, verb: Verb) -> Result<String, DemoError> {
-        let order =
-            Order { verb, repository: None, environment: None, sha: None, to: None, actor: "the demo".into() };
+        let order = Order { verb, repository: None, environment: None, sha: None, to: None, actor: "the demo".into() };
         Ok(self.control.command(&order).await?)
     }
 
