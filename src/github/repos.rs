@@ -13,7 +13,7 @@ use super::{
     call::{Call, Identity, under},
     client::GitHub,
     error::GitHubError,
-    webhook::payload::{PullRequest, Repository},
+    webhook::shapes::{PullRequest, Repository},
 };
 use crate::domain::{
     event::{Pull, RepoInfo},

@@ -34,7 +34,7 @@ fn the_jwt_is_what_github_asks_for() {
     assert_eq!(claims["iss"], "77");
     assert_eq!(claims["iat"].as_i64().unwrap() - now.as_second(), -60, "a minute back, against clock drift");
     let ahead = claims["exp"].as_i64().unwrap() - now.as_second();
-    assert!(ahead <= 9 * 60 && ahead >= 8 * 60, "at most nine minutes ahead: {ahead}");
+    assert!((8 * 60..=9 * 60).contains(&ahead), "at most nine minutes ahead: {ahead}");
     assert_eq!(jsonwebtoken::decode_header(jwt.expose_secret()).unwrap().alg, Algorithm::RS256);
 }
 

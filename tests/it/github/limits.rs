@@ -23,6 +23,9 @@ fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         .collect()
 }
 
+/// Status, headers, message of the body, what it means.
+type Case<'a> = (u16, Vec<(&'a str, &'a str)>, &'a str, Option<Told>);
+
 #[test]
 fn what_answers_say_about_limits() {
     let now: Timestamp = "2026-03-01T12:00:00Z".parse().unwrap();
@@ -32,7 +35,7 @@ fn what_answers_say_about_limits() {
     let secondary = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
     let abuse = "You have triggered an abuse detection mechanism.";
     let plain = "Resource not accessible by integration";
-    let cases: Vec<(u16, Vec<(&str, &str)>, &str, Option<Told>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (200, vec![], "", None),
         (200, vec![("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", &reset)], "", None),
         (200, vec![("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", &reset)], "", Some(Told::Exhausted(secs(90)))),

@@ -61,7 +61,7 @@ fn prose_is_cut_at_the_end_and_fences_closed() {
     // Many small blocks: none is worth cutting, so the end goes, and the block that is open there is closed.
     let blocks = "~~~~sh\necho 1\necho 2\necho 3\n~~~~\n".repeat(20);
     let cut = fit_markdown(&blocks, 300);
-    assert!(cut.len() <= 300 && cut.matches("~~~~").count() % 2 == 0, "{cut}");
+    assert!(cut.len() <= 300 && cut.matches("~~~~").count().is_multiple_of(2), "{cut}");
     // No line to cut at.
     let long = "é".repeat(1000);
     assert!(fit_markdown(&long, 301).len() <= 301);
