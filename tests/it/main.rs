@@ -3,7 +3,6 @@
 
 mod agent;
 mod config;
-mod demo;
 mod engine;
 mod exec;
 mod github;
@@ -13,6 +12,5 @@ mod report;
 mod rollout;
 mod settings;
 mod standin;
-mod store;
 mod tidy;
 mod web;
