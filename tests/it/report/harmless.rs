@@ -281,7 +281,6 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
     fn outside_text_stays_text(bad in hostile(), many in 0usize..4) {
         if let Err(e) = everything(&bad, many) {

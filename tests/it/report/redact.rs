@@ -213,7 +213,11 @@ proptest! {
             rest = &rest[size..];
         }
         out.push_str(&stream.finish());
-        // Two marks may stand side by side where one would do; otherwise it is what the whole text gives.
-        prop_assert_eq!(out.replace("******", "***"), redactor.text(&text).replace("******", "***"));
+        // Marks may stand side by side where one would do; otherwise it is what the whole text gives.
+        let mut one_mark = out;
+        while one_mark.contains("******") {
+            one_mark = one_mark.replace("******", "***");
+        }
+        prop_assert_eq!(one_mark, redactor.text(&text));
     }
 }
