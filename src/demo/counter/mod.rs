@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::domain::show::SlotColour;
+use crate::domain::show::{ReleaseLine, SlotColour};
 
 pub use page::{Actions, BUTTONS, configure};
 
@@ -75,6 +75,8 @@ struct Inner {
     latencies: VecDeque<u32>,
     switches: VecDeque<Switched>,
     events: VecDeque<EventLine>,
+    release: Vec<(String, ReleaseLine)>,
+    release_version: u64,
 }
 
 /// Answers within one column of the strip.
@@ -177,6 +179,8 @@ pub struct CounterSnapshot {
     pub switches: Vec<Switched>,
     /// The latest events, newest first.
     pub events: Vec<EventLine>,
+    /// Grows when the drawn release changes.
+    pub release: u64,
 }
 
 impl Default for Counter {
@@ -215,6 +219,19 @@ impl Counter {
     /// Tells something.
     pub fn event(&self, text: impl Into<String>) {
         self.lock().tell(text.into(), "info", crate::clock::now());
+    }
+
+    /// Shows a release as it is now: one line for each app. The page draws it when it differs from what it draws.
+    pub fn release(&self, lines: Vec<(String, ReleaseLine)>) {
+        let mut inner = self.lock();
+        if inner.release != lines {
+            inner.release = lines;
+            inner.release_version += 1;
+        }
+    }
+
+    fn release_lines(&self) -> Vec<(String, ReleaseLine)> {
+        self.lock().release.clone()
     }
 
     /// Requests so far: all of them, and those without a good answer.
@@ -268,6 +285,7 @@ impl Counter {
             strip: inner.strip.iter().copied().collect(),
             switches: inner.switches.iter().filter(|s| s.at_ms + window >= millis(now)).cloned().collect(),
             events: inner.events.iter().rev().cloned().collect(),
+            release: inner.release_version,
         }
     }
 }
@@ -401,7 +419,9 @@ impl Inner {
     }
 
     fn tell(&mut self, text: String, tone: &'static str, at: Timestamp) {
-        if let Some(same) = self.events.iter_mut().rev().take(4).find(|e| e.text == text && e.tone == tone) {
+        // Losses of several apps come mixed; anything else is told again when it happens again.
+        let same = if tone == "failure" { 4 } else { 1 };
+        if let Some(same) = self.events.iter_mut().rev().take(same).find(|e| e.text == text && e.tone == tone) {
             same.times += 1;
             return;
         }

@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use super::{Counter, CounterSnapshot, EventLine};
 use crate::{
-    domain::show,
+    domain::show::{self, ReleaseLine},
     web::{
         assets,
         pages::{
             ErrorPage,
             layout::{self, Head, Place},
-            pieces,
+            pieces::{self, Markup},
             release::thousands,
             routes,
         },
@@ -54,6 +54,7 @@ pub fn configure(config: &mut web::ServiceConfig, counter: Arc<Counter>, actions
         .app_data(web::Data::new(Shared { counter, actions }))
         .route("/", web::get().to(page))
         .route("/counter.json", web::get().to(json))
+        .route("/release", web::get().to(release))
         .route("/events", web::get().to(events))
         .route("/actions/{name}", web::post().to(act));
 }
@@ -63,6 +64,22 @@ pub fn configure(config: &mut web::ServiceConfig, counter: Arc<Counter>, actions
 struct CounterTemplate<'a> {
     now: &'a CounterSnapshot,
     links: &'a [(String, String)],
+    release: Markup,
+}
+
+/// The release that is drawn: a part of the page that the script fetches again when it changed.
+#[derive(Template)]
+#[template(path = "counter_release.html")]
+struct ReleaseTemplate<'a> {
+    lines: &'a [(String, ReleaseLine)],
+}
+
+fn drawn(counter: &Counter) -> Markup {
+    Markup::of(&ReleaseTemplate { lines: &counter.release_lines() })
+}
+
+async fn release(shared: web::Data<Shared>) -> HttpResponse {
+    layout::respond(StatusCode::OK, drawn(&shared.counter).to_string())
 }
 
 impl EventLine {
@@ -84,7 +101,10 @@ async fn page(shared: web::Data<Shared>) -> HttpResponse {
         slots: true,
         ..Head::default()
     };
-    layout::respond(StatusCode::OK, layout::render(&head, &CounterTemplate { now: &now, links: &links }))
+    layout::respond(
+        StatusCode::OK,
+        layout::render(&head, &CounterTemplate { now: &now, links: &links, release: drawn(&shared.counter) }),
+    )
 }
 
 async fn json(shared: web::Data<Shared>) -> HttpResponse {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use jiff::ToSpan;
 use serde_json::Value;
 
@@ -13,6 +13,10 @@ use super::{
     StandIn, StandInError,
     model::{AppSpec, Level, Manifest, ReviewState, Role, now},
     ops::{NewPull, person},
+};
+use crate::web::pages::{
+    ErrorPage,
+    layout::{self, Place},
 };
 
 type Fields = web::Form<HashMap<String, String>>;
@@ -33,18 +37,19 @@ fn back(fields: &HashMap<String, String>) -> HttpResponse {
 }
 
 fn failure(error: &StandInError) -> HttpResponse {
-    match error {
-        StandInError::NotFound(_) => HttpResponse::NotFound().body(error.to_string()),
-        StandInError::Refused(_) => HttpResponse::UnprocessableEntity().body(error.to_string()),
-        _ => {
-            tracing::error!(%error, "a form failed");
-            HttpResponse::InternalServerError().body(error.to_string())
-        }
-    }
+    ErrorPage::from(error).error_response()
 }
 
-/// A form from another site's page would act in the visitor's name: browsers say where it comes from.
+fn another_site() -> HttpResponse {
+    ErrorPage::from_another_site().at(Place::StandIn).error_response()
+}
+
+/// A form from another site's page would act in the visitor's name: browsers say where it comes from. Those that send
+/// `Sec-Fetch-Site` may say `Origin: null` for our own forms, because our pages send no referrer.
 fn foreign(request: &HttpRequest, standin: &StandIn) -> bool {
+    if request.headers().contains_key("sec-fetch-site") {
+        return layout::from_another_site(request);
+    }
     let origin = super::server::header(request, "origin");
     origin.is_some_and(|o| o != standin.links().web)
 }
@@ -59,9 +64,14 @@ fn user(request: &HttpRequest, fields: &HashMap<String, String>, standin: &Stand
 
 /// Whom the visitor chose to be, by cookie.
 pub(super) fn visitor(request: &HttpRequest, standin: &StandIn) -> Option<String> {
-    let cookies = super::server::header(request, "cookie")?;
-    let name = cookies.split(';').find_map(|c| c.trim().strip_prefix("standin_user="))?;
+    let name = chosen(request)?;
     standin.read(|m| m.user(name).map(|u| u.login.clone()))
+}
+
+/// The cookie's content.
+pub(super) fn chosen(request: &HttpRequest) -> Option<&str> {
+    let cookies = super::server::header(request, "cookie")?;
+    cookies.split(';').find_map(|c| c.trim().strip_prefix("standin_user="))
 }
 
 async fn choose_user(standin: web::Data<StandIn>, fields: Fields) -> HttpResponse {
@@ -85,7 +95,7 @@ async fn act(
     fields: Fields,
 ) -> HttpResponse {
     if foreign(&request, &standin) {
-        return HttpResponse::Forbidden().body("this form came from another site");
+        return another_site();
     }
     let (owner, name, what) = path.into_inner();
     match press(&request, &owner, &name, &what, &standin, &fields).await {
@@ -181,19 +191,7 @@ async fn manifest(
         created_at: now(),
     };
     standin.write(|m| m.manifests.insert(key.clone(), waiting));
-    let page = format!(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Create GitHub App</title>\
-         <h1>Create the App {}?</h1><form method=post action=/_web/settings/apps>\
-         <input type=hidden name=key value={key}>\
-         <label>Name <input name=name value=\"{}\"></label> <button>Create GitHub App</button></form></html>",
-        escape(&name),
-        escape(&name)
-    );
-    HttpResponse::Ok().content_type("text/html; charset=utf-8").body(page)
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    super::pages::create_app(&key, &name)
 }
 
 /// What a manifest asks for ("Registering a GitHub App from a manifest", GitHub App Manifest parameters).
@@ -230,7 +228,7 @@ fn spec(manifest: &Value, owner: &str) -> Result<AppSpec, StandInError> {
 /// The owner agreed: the App is made, and its code goes to the manifest's `redirect_url`.
 async fn create_app(request: HttpRequest, standin: web::Data<StandIn>, fields: Fields) -> HttpResponse {
     if foreign(&request, &standin) {
-        return HttpResponse::Forbidden().body("this form came from another site");
+        return another_site();
     }
     let waiting = standin.write(|m| m.manifests.remove(fields.get("key").map_or("", String::as_str)));
     let Some(waiting) = waiting.filter(|w| w.app.is_none()) else {
@@ -272,7 +270,7 @@ async fn install(
     fields: Fields,
 ) -> HttpResponse {
     if foreign(&request, &standin) {
-        return HttpResponse::Forbidden().body("this form came from another site");
+        return another_site();
     }
     let account = fields.get("account").map_or("", String::as_str);
     let found = standin.read(|m| {

@@ -94,12 +94,12 @@
       pen.stroke();
       pen.setLineDash([]);
       const text = `switch ${took(switched.ms)}`;
-      if (at - labelled > 90) {
+      const wide = pen.measureText(text).width;
+      const from = at + 4 + wide > width ? at - 4 - wide : at + 4;
+      if (from > labelled + 8) {
         pen.fillStyle = colour("--ink");
-        pen.textAlign = at > width - 90 ? "right" : "left";
-        pen.fillText(text, at + (at > width - 90 ? -4 : 4), head - 7);
-        pen.textAlign = "left";
-        labelled = at;
+        pen.fillText(text, from, head - 7);
+        labelled = from + wide;
       }
     }
   }
@@ -127,6 +127,17 @@
     return li;
   }
 
+  let drawn = -1;
+  async function release(version) {
+    drawn = version;
+    try {
+      const answer = await fetch("/release");
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      byId("release").replaceChildren(...document.importNode(page.body, true).childNodes);
+    } catch { drawn = -1; }
+  }
+
   let told = "";
   let answering = "";
   function show(snapshot) {
@@ -144,6 +155,8 @@
       byId("answering").replaceChildren(...now.apps.map((a) => item([["i", ""], ["span", a.app], ["b", a.release], ["span", a.colour, "quiet"]], a.colour)));
       answering = who;
     }
+    if (drawn === -1) drawn = now.release;
+    else if (drawn !== now.release) release(now.release);
     const lines = JSON.stringify(now.events);
     if (lines !== told) {
       byId("no-events")?.remove();

@@ -263,7 +263,8 @@
     const match = /^#(.+)-L(\d+)$/.exec(location.hash);
     if (!match) {
       const step = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-      if (step && step.matches("details")) step.open = true;
+      const folded = step && step.closest("details.step");
+      if (folded) folded.open = true;
       return;
     }
     const details = document.getElementById(decodeURIComponent(match[1]));

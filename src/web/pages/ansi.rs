@@ -224,6 +224,9 @@ pub fn spans(line: &str) -> Vec<Span> {
 
 /// The line without its colours: what a search looks at.
 #[must_use]
-pub fn plain(line: &str) -> String {
-    spans(line).into_iter().map(|span| span.0).collect()
+pub fn plain(line: &str) -> std::borrow::Cow<'_, str> {
+    if line.len() <= MAX_CHARS && !line.chars().any(|c| c.is_control() || !c.is_ascii()) {
+        return line.into();
+    }
+    spans(line).into_iter().map(|span| span.0).collect::<String>().into()
 }

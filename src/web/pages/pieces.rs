@@ -222,7 +222,7 @@ pub fn sha(full: &str) -> Markup {
 
 /// A commit as a link: seven digits, all of them on hover.
 #[must_use]
-pub fn sha_link(full: &str, href: &str) -> Markup {
+pub fn sha_link(full: &str, href: impl AsRef<str>) -> Markup {
     #[derive(Template)]
     #[template(source = r#"<a class="sha" href="{{ href }}" title="{{ full }}">{{ short }}</a>"#, ext = "html")]
     struct ShaLink<'a> {
@@ -230,7 +230,7 @@ pub fn sha_link(full: &str, href: &str) -> Markup {
         short: &'a str,
         href: &'a str,
     }
-    Markup::of(&ShaLink { full, short: short(full), href })
+    Markup::of(&ShaLink { full, short: short(full), href: href.as_ref() })
 }
 
 /// An address for a link: only the web and this site itself. Whatever else came from outside leads nowhere.

@@ -119,6 +119,11 @@ impl ReleasePage {
         pieces::took(between(self.created_at, self.finished_at.unwrap_or(self.now)), since)
     }
 
+    fn probes_failed(&self) -> String {
+        let sum = |figure: fn(&ProbeFigures) -> u64| self.probes.iter().map(figure).sum();
+        format!("{} of {} probes failed.", thousands(&sum(|p| p.failed)), thousands(&sum(|p| p.sent)))
+    }
+
     fn authors(&self) -> String {
         let mut authors: Vec<&str> = Vec::new();
         for commit in &self.commits {
