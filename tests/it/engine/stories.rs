@@ -11,7 +11,8 @@ const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \
 
 async fn begun(config: &str) -> Rig {
     let rig = Rig::start().await;
-    let sha = rig.push("main", &[(".github/switchover.yml", Some(config)), ("file", Some("one\n"))], "begin").await;
+    let files = [(".github/switchover.yml", Some(config)), ("file", Some("one\n")), ("version", Some("zero"))];
+    let sha = rig.push("main", &files, "begin").await;
     assert_eq!(rig.conclusion(&sha, "switchover").await, "success");
     rig
 }
