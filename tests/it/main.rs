@@ -4,6 +4,7 @@
 mod agent;
 mod config;
 mod demo;
+mod durable;
 mod engine;
 mod exec;
 mod github;
