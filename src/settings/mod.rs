@@ -230,6 +230,13 @@ impl Settings {
         })
     }
 
+    /// All secret values of a repository: what its logs must not show.
+    #[must_use]
+    pub fn all_secrets(&self, full_name: &str) -> Vec<SecretString> {
+        let of = self.secrets.iter().filter(|(repo, _)| repo.eq_ignore_ascii_case(full_name));
+        of.flat_map(|(_, grants)| grants.values()).map(|grant| grant.value.clone()).collect()
+    }
+
     /// The secrets that an environment's running apps see.
     #[must_use]
     pub fn environment_secrets(

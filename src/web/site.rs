@@ -5,6 +5,7 @@ use std::{io::Write as _, sync::Arc};
 use actix_web::web;
 use bytes::Bytes;
 use futures_util::stream;
+use secrecy::ExposeSecret;
 use tokio::sync::watch;
 
 use super::pages::{
@@ -90,16 +91,28 @@ impl Site {
         step.ok_or_else(missing)
     }
 
+    /// Blanks every secret of the repository, whatever the step was granted.
+    async fn redactor(&self, step: &Step) -> Result<Redactor, ErrorPage> {
+        let failed = broken("The log");
+        let run = self.engine.store.run(step.run).await.map_err(|e| failed(e.into()))?;
+        let full_name = match run {
+            Some(run) => self.engine.full_name(run.repo).await.map_err(&failed)?,
+            None => String::new(),
+        };
+        let secrets = self.engine.settings.all_secrets(&full_name);
+        Ok(Redactor::new(secrets.iter().map(ExposeSecret::expose_secret)))
+    }
+
     /// Part of a step's log; tail: the last lines instead. A log that is not there (yet) is empty.
     async fn window(&self, step: &Step, from: usize, count: usize, tail: bool) -> Result<LogWindow, ErrorPage> {
         let done = step.state == "done";
         let file = step.log.as_deref().and_then(|l| log_file(&self.engine.settings.data, l));
         let Some(file) = file else { return Ok(LogWindow { total: 0, lines: Vec::new(), done }) };
+        let redactor = self.redactor(step).await?;
         let read = tokio::task::spawn_blocking(move || -> std::io::Result<LogWindow> {
             let mut log = LogReader::open(&file)?;
             let total = log.total();
             let lines = if tail { log.tail(count)? } else { log.lines(from.saturating_sub(1), count)? };
-            let redactor = Redactor::new(Vec::<String>::new());
             let lines = lines.into_iter().map(|l| LogLine { n: l.n + 1, ms: l.ms, text: redactor.text(&l.text) });
             Ok(LogWindow { total, lines: lines.collect(), done })
         });
@@ -398,7 +411,7 @@ impl Source for Site {
                 return Err(ErrorPage::not_found("log"));
             };
             let log = LogReader::open(&file).map_err(|e| ErrorPage::broken("The log", e))?;
-            let redactor = Redactor::new(Vec::<String>::new());
+            let redactor = self.redactor(&step).await?;
             let pieces = stream::unfold((log, 0), move |(mut log, from)| {
                 let redactor = redactor.clone();
                 async move {

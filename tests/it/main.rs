@@ -3,6 +3,7 @@
 
 mod agent;
 mod config;
+mod durable;
 mod engine;
 mod exec;
 mod github;

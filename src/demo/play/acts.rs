@@ -129,8 +129,8 @@ async fn check(stage: &Stage, sha: &str, name: &str, limit: Duration) -> Result<
 async fn deployed(stage: &Stage, sha: &str, states: &[&str]) -> Result<String, DemoError> {
     let what = format!("deployment of {} to become {}", &sha[..7], states.join(" or "));
     let look = |m: &Model| {
-        let deployments = m.repo(OWNER, NAME)?.deployments.values();
-        let state = deployments.filter(|d| d.sha == sha).last()?.state().to_owned();
+        let mut deployments = m.repo(OWNER, NAME)?.deployments.values();
+        let state = deployments.rfind(|d| d.sha == sha)?.state().to_owned();
         states.contains(&state.as_str()).then_some(state)
     };
     Ok(stage.github.wait_for(&what, PATIENCE, look).await?)
@@ -138,8 +138,8 @@ async fn deployed(stage: &Stage, sha: &str, states: &[&str]) -> Result<String, D
 
 async fn deployment_or_none(stage: &Stage, sha: &str) -> Option<String> {
     let look = |m: &Model| {
-        let deployments = m.repo(OWNER, NAME)?.deployments.values();
-        deployments.filter(|d| d.sha == sha).last().map(|_| ())
+        let mut deployments = m.repo(OWNER, NAME)?.deployments.values();
+        deployments.rfind(|d| d.sha == sha).map(|_| ())
     };
     stage.github.wait_for("a deployment", Duration::from_secs(5), look).await.ok()?;
     deployed(stage, sha, &["success", "failure", "error", "inactive"]).await.ok()
@@ -283,7 +283,7 @@ async fn rollback(stage: &Stage) -> Result<(Act, Option<u64>), DemoError> {
     // GitHub shows a new deployment of the commit before, and the taken-back one inactive.
     let shown = |m: &Model| {
         let repo = m.repo(OWNER, NAME)?;
-        let newest = repo.deployments.values().last()?;
+        let newest = repo.deployments.values().next_back()?;
         (newest.state() == "success").then(|| newest.sha.clone())
     };
     let shown = stage.github.wait_for("the rollback's deployment", Duration::from_secs(60), shown).await;

@@ -10,7 +10,9 @@ async fn configurations_that_can_not_be_used() {
     let enormous = format!("{GOOD}#{}\n", "x".repeat(400_000));
     let bomb = format!(
         "a: &a [x, x, x, x, x, x, x, x, x]\n{}",
-        ('b'..='j').map(|c| format!("{c}: &{c} [*{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}]\n", p = (c as u8 - 1) as char)).collect::<String>()
+        ('b'..='j')
+            .map(|c| format!("{c}: &{c} [*{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}]\n", p = (c as u8 - 1) as char))
+            .collect::<String>()
     );
     let deep = format!("version: 1\napps: {}1{}\n", "[".repeat(5000), "]".repeat(5000));
     let cases: [(&str, &str, bool); 7] = [
@@ -19,7 +21,11 @@ async fn configurations_that_can_not_be_used() {
         ("enormous", &enormous, true),
         ("an alias bomb", &bomb, true),
         ("deep", &deep, true),
-        ("a path that leads out", "version: 1\napps:\n  web:\n    path: ../../etc\n    steps: {test: {run: \"true\"}}\n", true),
+        (
+            "a path that leads out",
+            "version: 1\napps:\n  web:\n    path: ../../etc\n    steps: {test: {run: \"true\"}}\n",
+            true,
+        ),
         ("empty", "", false),
     ];
     for (what, text, fails) in cases {

@@ -110,7 +110,10 @@ async fn in_a_rollout() {
     for phase in ["warm", "verify", "switch", "converge", "watch", "done"] {
         points.push(format!("rollout.phase.{phase}.after_record"));
     }
-    points.extend(["rollout.end.before_record", "rollout.end.after_record", "rollouts.before_end", "rollouts.after_end"].map(String::from));
+    points.extend(
+        ["rollout.end.before_record", "rollout.end.after_record", "rollouts.before_end", "rollouts.after_end"]
+            .map(String::from),
+    );
     let points: Vec<&str> = points.iter().map(String::as_str).collect();
     killed_at(&points).await;
 }

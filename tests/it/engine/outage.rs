@@ -4,7 +4,8 @@ use switchover::demo::github::{Effect, HookEffect, HookFault};
 
 use super::rig::Rig;
 
-const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n      lint: {run: \"true\"}\n";
+const CONFIG: &str =
+    "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n      lint: {run: \"true\"}\n";
 
 async fn begun() -> Rig {
     let rig = Rig::start().await;

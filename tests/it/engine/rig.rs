@@ -32,7 +32,8 @@ pub fn app() -> &'static str {
         let folder = tempfile::tempdir().expect("a folder");
         let source = folder.path().join("app.rs");
         std::fs::write(&source, include_str!("app.rs.txt")).expect("written");
-        std::fs::write(folder.path().join("http.rs"), include_str!("../../../src/demo/sample/http.rs")).expect("written");
+        std::fs::write(folder.path().join("http.rs"), include_str!("../../../src/demo/sample/http.rs"))
+            .expect("written");
         let binary = folder.path().join("app");
         let done = std::process::Command::new("rustc")
             .args(["--edition", "2021", "-O", "-o"])

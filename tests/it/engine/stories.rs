@@ -59,7 +59,9 @@ async fn a_fork_is_parked_until_somebody_looked_at_it() {
     rig.github.open_pull(rig.repo, "eve", new).await.expect("opened");
     let check = rig.check(&sha, "switchover").await;
     assert_eq!(check.conclusion.as_deref(), Some("action_required"));
-    let ran = rig.github.read(|m| m.repo(OWNER, NAME).map(|r| r.checks.values().any(|c| c.head_sha == sha && c.name.contains("test"))));
+    let ran = rig
+        .github
+        .read(|m| m.repo(OWNER, NAME).map(|r| r.checks.values().any(|c| c.head_sha == sha && c.name.contains("test"))));
     assert_eq!(ran, Some(false), "nothing of a stranger runs");
     rig.stop().await;
 }
@@ -83,7 +85,8 @@ async fn a_rerun_is_a_new_check_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollback_holds_until_resumed() {
     let rig = begun(&released_config()).await;
-    let command = |verb| Command { verb, repository: None, environment: None, sha: None, to: None, actor: "test".into() };
+    let command =
+        |verb| Command { verb, repository: None, environment: None, sha: None, to: None, actor: "test".into() };
     let one = rig.push("main", &[("version", Some("one"))], "one").await;
     rig.deployed(&one, "success").await;
     let two = rig.push("main", &[("version", Some("two"))], "two").await;
