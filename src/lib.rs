@@ -21,8 +21,8 @@
 //!
 //! # Invariants
 //!
-//! 1. A delivery is on disk before GitHub gets a 2xx. Signature first, over the raw bytes, in constant time; JSON later;
-//!    what can't be read is quarantined, never refused. ([`web::intake`], [`store`])
+//! 1. A delivery is on disk before GitHub gets a 2xx. Signature first, over the raw bytes, in constant time; JSON
+//!    later; what can't be read is quarantined, never refused. ([`web::intake`], [`store`])
 //! 2. Nothing acts on the world before the intent is recorded; every effect has a deterministic key, so recovery reads
 //!    before it does again. ([`engine::reporter`], [`github`], [`rollout`], [`agent`])
 //! 3. Every configured check ends in a terminal state, also on mistakes in the configuration, skips, cancellation and
@@ -36,15 +36,15 @@
 //! 8. At most one rollout per environment; a push supersedes queued work, never one past its switch.
 //!    ([`engine::rollouts`])
 //! 9. Every write of state is fenced by id and epoch: a stale worker is inert. ([`store::StoreError::Fenced`])
-//! 10. A secret never reaches a check or a comment; a step gets only what the operator granted to its kind of trigger, a
-//!     stranger's nothing. ([`settings`], [`report::redact`])
+//! 10. A secret never reaches a check or a comment; a step gets only what the operator granted to its kind of trigger,
+//!     a stranger's nothing. ([`settings`], [`report::redact`])
 //!
 //! ARCHITECTURE.md names the test that proves each.
 //!
 //! # Rooms
 //!
-//! Dependencies point down: main → web, control, engine, demo → store, github, exec, rollout → the agent's protocol →
-//! plan, report, infer, settings → domain. Adapters never import each other. `tests/it/tidy.rs` holds the table.
+//! Dependencies point down: main → web, control, engine, demo → store, github, exec, rollout → the agent's protocol
+//! → plan, report, infer, settings → domain. Adapters never import each other. `tests/it/tidy.rs` holds the table.
 
 pub mod agent;
 pub mod clock;
