@@ -143,7 +143,8 @@ async fn insert(pool: &SqlitePool, batch: &[NewDelivery]) -> Result<Vec<Received
         .bind(d.guid.as_str())
         .bind(&d.event)
         .bind(&d.action)
-        .bind(d.repo_id)
+        // 0: of no repository; those are processed one after the other, like those of one repository.
+        .bind(d.repo_id.unwrap_or(0))
         .bind(d.installation_id)
         .bind(ms(d.received_at))
         .bind(d.body.as_slice())
@@ -174,9 +175,13 @@ impl Store {
     /// # Errors
     /// When the database can't be read.
     pub async fn due_deliveries(&self, now: Timestamp, busy: &BTreeSet<i64>, limit: usize) -> Result<Vec<Delivery>> {
+        // Without a free place there is nothing to look for.
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let rows = sqlx::query(
-            "SELECT * FROM deliveries d WHERE state = 'pending' AND next_at <= $1 AND NOT EXISTS \
-             (SELECT 1 FROM deliveries e WHERE e.state = 'pending' AND e.repo_id = d.repo_id AND e.rowid < d.rowid AND e.next_at <= $1) \
+            "SELECT * FROM deliveries d WHERE state = 'pending' AND +next_at <= $1 AND NOT EXISTS \
+             (SELECT 1 FROM deliveries e WHERE e.state = 'pending' AND e.repo_id = d.repo_id AND e.rowid < d.rowid AND +e.next_at <= $1) \
              ORDER BY rowid LIMIT $2",
         )
         .bind(ms(now))
@@ -186,7 +191,7 @@ impl Store {
         let mut due = Vec::new();
         for row in &rows {
             let d = read(row)?;
-            if d.repo_id.is_none_or(|r| !busy.contains(&r.0)) && due.len() < limit {
+            if !busy.contains(&d.repo_id.map_or(0, |r| r.0)) && due.len() < limit {
                 due.push(d);
             }
         }
@@ -330,7 +335,7 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Delivery> {
         guid: row.parsed("guid")?,
         event: row.text("event")?,
         action: row.maybe_text("action")?,
-        repo_id: row.maybe_number("repo_id")?.map(RepoId),
+        repo_id: row.maybe_number("repo_id")?.filter(|id| *id != 0).map(RepoId),
         received_at: row.time("received_at")?,
         body: row.bytes("body")?.unwrap_or_default(),
         state: DeliveryState::parse(&row.text("state")?)?,

@@ -19,7 +19,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
-    Sqlite, SqlitePool, Transaction,
+    Connection as _, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -101,7 +101,13 @@ impl Store {
             .pragma("cache_size", "-1024")
             .pragma("temp_store", "MEMORY")
             .pragma("journal_size_limit", "16777216");
-        let write = SqlitePoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        // On a full disk SQLite ends a transaction by itself, and the driver still counts it: such a connection is closed, or
+        // every later write would fail though space has returned.
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .after_release(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
         let write = write.connect_with(options.clone()).await?;
         let read = SqlitePoolOptions::new().max_connections(4).min_connections(0).idle_timeout(Duration::from_secs(60));
         let read = read.connect_lazy_with(options);

@@ -15,7 +15,10 @@ CREATE TABLE deliveries (
     processed_at BIGINT,
     note TEXT
 );
-CREATE INDEX deliveries_due ON deliveries (state, next_at, received_at);
+-- "Which is due" and "is an older one of its repository due" must stay cheap with ten thousand waiting.
+CREATE INDEX deliveries_due ON deliveries (next_at) WHERE state = 'pending';
+CREATE INDEX deliveries_of_repo ON deliveries (repo_id) WHERE state = 'pending';
+CREATE INDEX deliveries_by_state ON deliveries (state);
 CREATE INDEX deliveries_by_time ON deliveries (received_at);
 
 CREATE TABLE repos (
