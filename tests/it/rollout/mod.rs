@@ -1,5 +1,6 @@
 //! Tests of the room `rollout`.
 
+mod anything;
 mod figures;
 mod killed;
 mod local;

@@ -30,10 +30,11 @@ where
     address
 }
 
-/// Answers requests with this, `times` on each connection.
+/// Answers requests with this, `times` on each connection; says so with the last one, as a server should.
 async fn answer(mut stream: tokio::net::TcpStream, text: &'static str, times: usize) {
     let mut buffer = vec![0; 8192];
-    for _ in 0..times {
+    for left in (0..times).rev() {
+        let text = if left == 0 { text.replacen("\r\n", "\r\nConnection: close\r\n", 1) } else { text.to_owned() };
         if !matches!(stream.read(&mut buffer).await, Ok(n) if n > 0) || stream.write_all(text.as_bytes()).await.is_err()
         {
             return;
