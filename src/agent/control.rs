@@ -152,11 +152,18 @@ async fn speak(agent: &Arc<Agent>, stream: UnixStream, stop: &CancellationToken)
             Some(Ok(line)) => match serde_json::from_str::<Request>(&line) {
                 Err(e) => refused(format!("not a request: {}", without_values(&e))),
                 Ok(Request::Subscribe) => return events(agent, lines, write, stop).await,
-                Ok(request) => tokio::select! {
-                    // Only waiting is broken off; a change always comes to its end.
-                    () = stop.cancelled(), if waits(&request) => return,
-                    reply = agent.answer(request.clone()) => reply,
-                },
+                Ok(request) => {
+                    let reply = tokio::select! {
+                        // Only waiting is broken off; a change always comes to its end.
+                        () = stop.cancelled(), if matches!(request, Request::WaitIdle { .. }) => return,
+                        reply = agent.answer(request.clone()) => reply,
+                    };
+                    // A stop that was given up is not done: better no answer than a wrong one.
+                    if agent.has_ended() && waits(&request) {
+                        return;
+                    }
+                    reply
+                }
             },
         };
         if send(&mut write, &reply).await.is_err() {
@@ -165,8 +172,9 @@ async fn speak(agent: &Arc<Agent>, stream: UnixStream, stop: &CancellationToken)
     }
 }
 
+/// Commands that are answered when processes have ended.
 fn waits(request: &Request) -> bool {
-    matches!(request, Request::WaitIdle { .. })
+    matches!(request, Request::SetRunning { .. } | Request::RemoveSlot { .. } | Request::RemoveService { .. })
 }
 
 /// serde_json's messages quote values, and those may be secrets: only the kind of the mistake is told.

@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use super::{
-    core::{Agent, free_port, port_is_free},
+    core::Agent,
+    ports::{free_port, port_is_free},
     process::{self, Process},
     protocol::{Event, ProcessSpec, ServiceId},
     state::SavedCopy,
@@ -61,8 +62,8 @@ impl Copy {
             match (now, process.take()) {
                 (Wanted::Leave, _) => return,
                 (Wanted::Stop, running) => {
-                    self.stop(running).await;
-                    if wanted.changed().await.is_err() {
+                    self.stop(running, &mut wanted).await;
+                    if wanted.wait_for(|w| *w != Wanted::Stop).await.is_err() {
                         return;
                     }
                 }
@@ -71,7 +72,7 @@ impl Copy {
                         process = Some(started);
                         since = Instant::now();
                     }
-                    // Not wanted any more; which way stands in the next wish.
+                    // Not wanted any more, and a wish that says so has come since the last look.
                     Ok(None) => {
                         if wanted.changed().await.is_err() {
                             return;
@@ -177,10 +178,14 @@ impl Copy {
         Ok(Some(other))
     }
 
-    async fn stop(&self, running: Option<Process>) {
+    async fn stop(&self, running: Option<Process>, wanted: &mut watch::Receiver<Wanted>) {
         self.agent.copy_down(&self.service, &self.slot, self.index).await;
         if let Some(running) = running {
-            let how = running.stop(Duration::from_millis(self.spec.stop_grace_ms)).await;
+            let how = tokio::select! {
+                how = running.stop(Duration::from_millis(self.spec.stop_grace_ms)) => how,
+                // The agent ends meanwhile: the next one finds the process and the wish, and goes on.
+                _ = wanted.wait_for(|w| *w == Wanted::Leave) => return,
+            };
             tracing::info!(service = %self.service, slot = %self.slot, copy = self.index, how, "a copy was stopped");
         }
         self.agent.copy_stopped(&self.service, &self.slot, self.index).await;

@@ -7,6 +7,7 @@
 //! * [`protocol`]: what is said over the socket.
 //! * `rules`: what a command may do (fences, idempotency), pure; `state`: the durable file; `core`: both made live.
 //! * `proxy`: the way of a request. `copy` and `process`: supervision.
+//! * `status`: what is told of both. `ports`: those that the agent chooses.
 //! * `control` and [`Client`]: the two ends of the socket; `start`: how the server gets an agent and keeps it.
 //!
 //! What holds:
@@ -19,12 +20,14 @@ mod client;
 mod control;
 mod copy;
 mod core;
+mod ports;
 mod process;
 pub mod protocol;
 mod proxy;
 mod rules;
 mod start;
 mod state;
+mod status;
 
 use std::{
     fs::{self, DirBuilder},
@@ -173,6 +176,7 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
     }
     agent.stop_supervising(how).await;
     speaking.end(&socket_path(&data)).await;
+    let _frozen = agent.freeze().await;
     // From here on the next agent may take over; what still runs here are answers.
     drop(lock);
     let _ = tokio::time::timeout(DRAIN, limits.tasks.wait()).await;

@@ -34,7 +34,7 @@ pub enum Request {
         #[serde(default)]
         hosts: Vec<String>,
     },
-    /// Forget a service, its slots and its listener.
+    /// Forget a service, its slots and its listener; answered when its processes have ended.
     RemoveService {
         /// Which.
         service: ServiceId,
@@ -59,8 +59,8 @@ pub enum Request {
         /// What runs in it.
         source: SlotSource,
     },
-    /// Start or stop a slot's processes and keep its spec (workers; retired slots). The active slot of a routed
-    /// service can't be stopped.
+    /// Start or stop a slot's processes and keep its spec (workers; retired slots); a stop is answered when they have
+    /// ended. The active slot of a routed service can't be stopped.
     SetRunning {
         /// Which service.
         service: ServiceId,
@@ -71,7 +71,8 @@ pub enum Request {
         /// Whether it shall run.
         running: bool,
     },
-    /// Stop a slot and forget it. The active one is refused.
+    /// Stop a slot and forget it; answered when its processes have ended. The active one is refused, one that is not
+    /// there is fine.
     RemoveSlot {
         /// Which service.
         service: ServiceId,
@@ -100,7 +101,7 @@ pub enum Request {
         /// At most so long, in milliseconds.
         timeout_ms: u64,
     },
-    /// Events from now on, over this connection.
+    /// Events from now on, over this connection, after one [`Reply::Ok`].
     Subscribe,
     /// End. Processes of the slots go on when `stop_slots` is false, and the next agent takes them over.
     Shutdown {
@@ -133,7 +134,7 @@ pub struct ProcessSpec {
     pub cwd: PathBuf,
     /// Copies.
     pub replicas: u32,
-    /// Folder for their output: `COPY.log`, rotated at 10 MB.
+    /// Folder for their output: `COPY.log` (copies count from 0), rotated at 10 MB to `COPY.log.1`.
     pub log_dir: PathBuf,
     /// Between TERM and KILL, in milliseconds.
     pub stop_grace_ms: u64,
@@ -253,7 +254,7 @@ pub struct InstanceStatus {
     pub last_output: Vec<String>,
 }
 
-/// Requests since the slot was made.
+/// Requests since the slot was made, or since this agent began (`started_at` of [`Reply::Hello`]) if that was later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counters {
     /// Forwarded.

@@ -95,6 +95,10 @@ impl Saved {
         self.services.values_mut().flat_map(|s| s.slots.values_mut()).flat_map(|s| s.copies.iter_mut())
     }
 
+    pub(super) fn slot(&self, service: &str, slot: &str) -> Option<&SavedSlot> {
+        self.services.get(service)?.slots.get(slot)
+    }
+
     pub(super) fn copy_mut(&mut self, service: &str, slot: &str, index: usize) -> Option<&mut SavedCopy> {
         self.services.get_mut(service)?.slots.get_mut(slot)?.copies.get_mut(index)
     }

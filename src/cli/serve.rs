@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use switchover::{
     agent, control,
-    engine::{Engine, Shared, sweeper::server_key, tools, wake::Wake},
+    demo::play,
+    engine::{Engine, STEP_HOMES, Shared, sweeper::server_key, tools, wake::Wake},
     exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
     github::{GitHub, GitHubConfig, Timeouts},
     settings::{self, Settings},
@@ -86,7 +87,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     .context("the App's key")?;
     let exe = std::env::current_exe().context("finding our own binary")?;
     let agent_data = data.join("agent");
-    let homes = data.join("homes");
+    let homes = data.join(STEP_HOMES);
     let executor = LocalExecutor::new(exe.clone());
     // What a killed server left of its steps is ended before new ones begin.
     executor.end_strays(&homes).await;
@@ -176,6 +177,27 @@ pub struct DemoArgs {
 
 /// `switchover demo`.
 pub fn demo(args: DemoArgs) -> ExitCode {
-    let _ = args;
-    ExitCode::FAILURE
+    let result = runtime(2).and_then(|rt| {
+        rt.block_on(async {
+            let shutdown = CancellationToken::new();
+            on_signals(shutdown.clone())?;
+            let options = play::Options {
+                once: args.once,
+                json: args.json,
+                repo: args.repo,
+                data: args.data,
+                exe: std::env::current_exe()?,
+                rate: 120,
+            };
+            Ok(play::run(options, shutdown).await?)
+        })
+    });
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("switchover: {e:#}");
+            ExitCode::from(2)
+        }
+    }
 }

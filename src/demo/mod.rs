@@ -3,3 +3,4 @@
 pub mod counter;
 pub mod github;
 pub mod load;
+pub mod play;

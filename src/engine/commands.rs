@@ -302,7 +302,7 @@ impl Engine {
                 Some(to) => to.len() >= 7 && row.sha.as_str().starts_with(to),
                 None => !bad.contains(&row.id),
             };
-            if good && wanted && !same && row.id < live.id.max(row.id) {
+            if good && wanted && !same && row.id < live.id {
                 return Ok((live.clone(), row.clone()));
             }
         }
@@ -359,6 +359,35 @@ impl Engine {
             });
         }
         Ok(all)
+    }
+
+    /// True when this person may command the environment: whom `allow` on the default branch names, or whoever may
+    /// write where it names nobody.
+    async fn may_command(&self, repo: &RepoInfo, environment: &str, actor: &Actor) -> Result<bool, EngineError> {
+        let policy = self.policy(repo).await?;
+        let found = policy.iter().flat_map(|p| &p.environments).find(|(name, _)| name.as_str() == environment);
+        let Some(allow) = found.and_then(|(_, e)| e.allow.as_ref()) else { return self.may_write(repo, actor).await };
+        if allow.users.iter().any(|u| u.eq_ignore_ascii_case(&actor.login)) {
+            return Ok(true);
+        }
+        let least = allow.roles.iter().filter_map(|role| match role.as_str() {
+            "write" => Some(Permission::Write),
+            "maintain" => Some(Permission::Maintain),
+            "admin" => Some(Permission::Admin),
+            _ => None,
+        });
+        if let Some(least) = least.min()
+            && self.github.permission(&repo.repo, &actor.login).await? >= least
+        {
+            return Ok(true);
+        }
+        for team in &allow.teams {
+            let slug = team.rsplit('/').next().unwrap_or(team);
+            if self.github.team_member(&repo.repo, slug, &actor.login).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// True when this person may write to the repository. Only the webhook's sender is ever asked about.
@@ -507,6 +536,12 @@ pub async fn button(
     }) else {
         return Err(EngineError::Refused("the button belongs to no release that is known".into()));
     };
+    if !engine.may_command(repo, &row.environment, sender).await? {
+        return Err(EngineError::Refused(format!(
+            "{} may not command {}: `environments.{}.allow` on {} names who may",
+            sender.login, row.environment, row.environment, repo.default_branch
+        )));
+    }
     let command = Command {
         verb,
         repository: Some(repo.repo.full_name()),

@@ -54,6 +54,10 @@ use wake::Wake;
 /// A claim lasts this long and is renewed every quarter of it.
 pub const LEASE: Duration = Duration::from_secs(60);
 
+/// Homes of steps and of a release's commands, below the data folder. Swept at the start, processes in them ended: nothing
+/// that shall outlive the server may have its home here (the slots' are elsewhere).
+pub const STEP_HOMES: &str = "step-homes";
+
 /// What the loops share. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine(Arc<Shared>);

@@ -252,8 +252,9 @@ async fn push(
     if after.is_zero() {
         return cancel_lane(engine, delivery, &repo, branch, Some(branch), "the branch was deleted").await;
     }
-    let acted = engine.store.heads(id).await?.into_iter().any(|(b, s)| b == branch && s == after);
-    if acted {
+    // A head that was only noted (at the installation) was not acted upon: its push may come a moment later.
+    let noted = engine.store.heads(id).await?.into_iter().any(|(b, s)| b == branch && s == after);
+    if noted && engine.store.runs_on(id, &after).await?.iter().any(|r| r.lane == branch) {
         return Ok(Handled::Note(Some(id), format!("{branch} at {} was acted upon already", after.short())));
     }
     fetch(engine, &repo, &[]).await?;

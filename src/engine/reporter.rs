@@ -59,6 +59,9 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
 /// Renders and writes what is due. True when there may be more.
 async fn round(engine: &Engine) -> Result<bool, EngineError> {
     let dirty = engine.store.dirty(BATCH).await?;
+    if !dirty.is_empty() {
+        engine.wake.seen.send_modify(|n| *n += 1);
+    }
     for of in &dirty {
         match render(engine, of).await {
             Ok(()) => {}

@@ -169,7 +169,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         );
         return author(engine, job, &note).await;
     }
-    let homes = engine.settings.data.join("homes");
+    let homes = engine.settings.data.join(super::STEP_HOMES);
     let home = JobHome::create(&homes, job.id).map_err(|e| EngineError::Machine(e.to_string()))?;
     let caches = Caches::new(engine.settings.data.join("caches"));
     let app = AppName::new(job.app.clone()).map_err(|e| EngineError::Refused(e.to_string()))?;
@@ -187,7 +187,12 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
     let redactor = Redactor::new(secrets.iter().map(|(_, v)| secrecy::ExposeSecret::expose_secret(v)));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
-    for step in steps.iter().filter(|s| s.state != "done") {
+    // A step that ended before a crash stays ended. But what a release is made of lay in the workspace, and that is gone:
+    // the step that makes it runs once more, unseen.
+    let unmade = job.spec.release.is_some() && job.digest.is_none();
+    let has_build = steps.iter().any(|s| s.name == "build");
+    let makes_release = |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || !has_build);
+    for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
         let place =
             Place { app_dir: &app_dir, home: home.path(), workspace: workspace.path(), lock: workspace.steps_lock() };
@@ -206,9 +211,12 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let built = match &job.spec.release {
         Some(release) if job.digest.is_none() => {
             let (dir, root, files) = (app_dir.clone(), engine.releases_root(), release.files.clone());
-            let stored = tokio::task::spawn_blocking(move || releases::store(&dir, files.as_deref(), &root))
-                .await
-                .map_err(|e| EngineError::Machine(e.to_string()))?;
+            let caches = engine.settings.data.join("caches");
+            let stored = tokio::task::spawn_blocking(move || {
+                releases::store_through(&dir, files.as_deref(), &root, Some(&caches))
+            })
+            .await
+            .map_err(|e| EngineError::Machine(e.to_string()))?;
             crate::failpoint::hit("runner.after_release_stored");
             match stored {
                 Ok(stored) => Some((release.build_key.clone(), stored)),
@@ -257,7 +265,10 @@ async fn one_step(
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir).map_err(|e| io(&e))?;
     }
-    engine.store.begin_step(job, step.id, &log.to_string_lossy(), clock::now()).await?;
+    let unseen = step.state == "done";
+    if !unseen {
+        engine.store.begin_step(job, step.id, &log.to_string_lossy(), clock::now()).await?;
+    }
     engine.wake.report.notify_one();
     crate::failpoint::hit("runner.after_step_begun");
     let mut env: Vec<(String, String)> = spec.env.clone().into_iter().collect();
@@ -280,6 +291,9 @@ async fn one_step(
     crate::failpoint::hit("runner.after_step_ran");
     if result.end == StepEnd::Cancelled {
         return Ok(Outcome::Cancelled);
+    }
+    if unseen {
+        return Ok(judge(&result, None));
     }
     let (app_dir, workspace) = (place.app_dir.to_owned(), place.workspace.to_owned());
     let (patterns, path) = (spec.reports.clone(), job.spec.path.clone());

@@ -74,7 +74,15 @@ async fn installations(engine: &Engine) -> Result<(), EngineError> {
 /// Fetches what GitHub could not deliver. The same id as the lost one: a later redelivery meets it. The log is read from
 /// its newest end down to what was read before.
 async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
-    let seen: i64 = engine.store.meta(CURSOR).await?.and_then(|v| v.parse().ok()).unwrap_or(0);
+    let seen: Option<i64> = engine.store.meta(CURSOR).await?.and_then(|v| v.parse().ok());
+    let Some(seen) = seen else {
+        // A new database: what was delivered before is either older than the installation, or was acted upon by a server
+        // whose database is lost. Neither is done (again); branches are noted as they stand.
+        let page = engine.github.hook_deliveries(None).await?;
+        let newest = page.deliveries.iter().map(|d| d.id).max().unwrap_or(0);
+        engine.store.set_meta(CURSOR, &newest.to_string()).await?;
+        return Ok(());
+    };
     let mut newest = seen;
     let mut cursor: Option<String> = None;
     let mut missed = Vec::new();

@@ -14,7 +14,7 @@ use crate::{
     },
     exec::{
         host::HostEnv,
-        local::{Executor, OUTPUT_LIMIT, StepSpec},
+        local::{OUTPUT_LIMIT, StepSpec},
         log::LogReader,
     },
     rollout::{
@@ -72,7 +72,7 @@ impl CommandRunner for Commands {
     fn run<'a>(&'a self, command: ShellCommand, stop: &'a CancellationToken) -> BoxFuture<'a, CommandResult> {
         Box::pin(async move {
             let failed = |words: String| CommandResult { ok: false, words, tail: Vec::new() };
-            let homes = self.engine.settings.data.join("homes");
+            let homes = self.engine.settings.data.join(super::STEP_HOMES);
             let home = match std::fs::create_dir_all(&homes)
                 .and_then(|()| tempfile::Builder::new().prefix("command-").tempdir_in(&homes))
             {

@@ -8,6 +8,7 @@ use crate::{
         ids::{RolloutId, RunId, Sha},
         rollout::{Desired, Ended, Kept, Phase, Progress},
         run::{Context, Trust},
+        show,
     },
     report::view::{
         AppDigest, CommitView, GoesLive, HoldView, JobView, MistakeView, PhaseView, Pointer, PreviousView, ProbeView,
@@ -77,7 +78,7 @@ impl Engine {
                     reused,
                     last_lines: step.last_lines.clone(),
                     note: step.note.clone(),
-                    log_url: format!("{}#{}", self.run_url(run.id), step.id),
+                    log_url: format!("{}#{}", self.run_url(run.id), show::log_anchor(&step.app, &step.name)),
                     attempt: 1,
                 });
             }

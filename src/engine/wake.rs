@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// One bell for each loop. A ring is remembered until the loop looks.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Wake {
     /// A delivery was stored.
     pub deliveries: Arc<Notify>,
@@ -17,4 +17,19 @@ pub struct Wake {
     pub report: Arc<Notify>,
     /// A message was queued.
     pub messages: Arc<Notify>,
+    /// Grows when something that pages show has changed.
+    pub seen: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self {
+            deliveries: Arc::default(),
+            jobs: Arc::default(),
+            rollouts: Arc::default(),
+            report: Arc::default(),
+            messages: Arc::default(),
+            seen: Arc::new(watch::Sender::new(0)),
+        }
+    }
 }

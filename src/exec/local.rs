@@ -12,7 +12,7 @@ use nix::{
     unistd::Pid,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
     process::{ChildStdout, Command},
 };
 use tokio_util::sync::CancellationToken;
@@ -165,7 +165,7 @@ impl LocalExecutor {
         let talk = async {
             // Its death shows on the other pipe, with its reason.
             let _ = stdin.write_all(&line).await;
-            let mut lines = BufReader::new(stdout);
+            let mut lines = BufReader::new(stdout).lines();
             let mut group = None;
             let mut result = tokio::select! {
                 result = listen(&mut lines, &mut group) => result,
@@ -197,14 +197,10 @@ impl LocalExecutor {
 }
 
 /// Reads until the result or the end.
-async fn listen(lines: &mut BufReader<ChildStdout>, group: &mut Option<i32>) -> Option<StepResult> {
-    let mut line = String::new();
+async fn listen(lines: &mut Lines<BufReader<ChildStdout>>, group: &mut Option<i32>) -> Option<StepResult> {
     loop {
-        line.clear();
-        if lines.read_line(&mut line).await.ok()? == 0 {
-            return None;
-        }
-        match serde_json::from_str(&line).ok()? {
+        // Dropped in the middle of a line, it loses nothing ("Lines::next_line" is cancel safe, `read_line` is not).
+        match serde_json::from_str(&lines.next_line().await.ok()??).ok()? {
             Said::Began(pid) => *group = Some(pid),
             Said::Ended(result) => return Some(result),
         }

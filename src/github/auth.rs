@@ -241,10 +241,11 @@ impl Tokens {
 
     /// Drops the slots of tokens that have run out, so that a server of many repositories does not keep them all.
     pub(super) fn sweep(&self, now: Timestamp) {
-        self.slots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|_, slot| slot.try_lock().map_or(true, |s| s.token.as_ref().is_some_and(|t| t.expires_at > now)));
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, slot| {
+            // Somebody waits for it or is about to.
+            Arc::strong_count(slot) > 1
+                || slot.try_lock().map_or(true, |s| s.token.as_ref().is_some_and(|t| t.expires_at > now))
+        });
     }
 }
 

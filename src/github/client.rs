@@ -234,13 +234,13 @@ impl GitHub {
     /// The token for `key`, from the cache or new.
     pub(super) async fn token(&self, key: TokenKey) -> Result<SecretString, GitHubError> {
         let now = self.inner.skew.theirs(clock::now());
-        self.inner.tokens.sweep(now);
         self.inner.tokens.get(key, now, self.fetch_token(key)).await
     }
 
     /// Boxed by its type: fetching a token goes through the same way as every call, which begins with a token.
     fn fetch_token(&self, key: TokenKey) -> BoxFuture<'_, Result<TokenReply, GitHubError>> {
         Box::pin(async move {
+            self.inner.tokens.sweep(self.inner.skew.theirs(clock::now()));
             let id = key.installation.0.to_string();
             let url = self.url(&["app", "installations", &id, "access_tokens"], &[])?;
             let call = Call::write(Method::POST, url, Identity::App, Cost::Write, &key.request())?.repeatable();

@@ -14,7 +14,7 @@ pub enum GitHubError {
         why: String,
     },
     /// It is not there, or the App may not see it: GitHub does not tell these apart.
-    #[error("GitHub knows no {what}: it was deleted or renamed, or the App is not installed there")]
+    #[error("GitHub found nothing at {what}: it was deleted or renamed, or the App is not installed there")]
     NotFound {
         /// Method and path.
         what: String,

@@ -13,7 +13,7 @@ use super::{
     call::{Call, Identity, under},
     client::GitHub,
     error::GitHubError,
-    webhook::payload::{PullRequest, Repository},
+    webhook::shapes::{PullRequest, Repository},
 };
 use crate::domain::{
     event::{Pull, RepoInfo},
@@ -191,6 +191,7 @@ impl GitHub {
     /// # Errors
     /// [`GitHubError`] where the repository's name is none.
     pub fn clone_url(&self, repo: &RepoRef) -> Result<Url, GitHubError> {
+        under(self.web_url(), &[&repo.owner, &repo.name])?;
         under(self.web_url(), &[&repo.owner, &format!("{}.git", repo.name)])
     }
 }

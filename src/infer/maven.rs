@@ -68,12 +68,12 @@ fn read_xml(text: &str) -> Result<Element, String> {
     let mut stack = vec![Element::default()];
     let mut count = 0;
     loop {
+        if stack.len() > MAX_DEPTH || count > MAX_ELEMENTS {
+            return Err("too much in it".to_owned());
+        }
         match reader.read_event().map_err(|error| error.to_string())? {
             Event::Start(start) => {
                 count += 1;
-                if stack.len() > MAX_DEPTH || count > MAX_ELEMENTS {
-                    return Err("too much in it".to_owned());
-                }
                 stack.push(Element { name: start.local_name().as_ref().to_owned(), ..Element::default() });
             }
             Event::Empty(empty) => {

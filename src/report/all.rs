@@ -3,9 +3,11 @@
 use jiff::Timestamp;
 
 use super::{
-    AND_CHECK, step,
+    AND_CHECK,
+    doc::Doc,
+    step,
     tests_of::ANNOTATIONS_MAX,
-    text::{self, Doc, between, code, count, duration, fence, link, one_line, plain},
+    text::{self, between, code, count, duration, fence, link, one_line, plain},
     view::{MistakeView, RunView, StepState, StepView},
     words,
 };
@@ -365,7 +367,6 @@ fn superseded(doc: &mut Doc, runs: &[&RunView]) {
 }
 
 fn next(head_sha: &Sha, runs: &[&RunView], standing: Standing) -> String {
-    let retest = || vec!["/retest".to_owned()];
     let (lead, lines) = match standing {
         Standing::Queued | Standing::Running => ("To stop it, say in a comment:", vec!["/cancel".to_owned()]),
         Standing::Ended(_) if runs.iter().any(|run| !run.config_mistakes.is_empty()) => {
@@ -383,9 +384,14 @@ fn next(head_sha: &Sha, runs: &[&RunView], standing: Standing) -> String {
         Standing::Ended(Conclusion::ActionRequired) => {
             ("To let exactly this commit run, a person who may write says:", vec![format!("/ok-to-test @{head_sha}")])
         }
-        Standing::Ended(_) => {
-            ("To run what failed or is missing again, press **Re-run** or say in a comment:", retest())
+        // The newer run has its own check.
+        Standing::Ended(Conclusion::Cancelled) if runs.iter().any(|run| run.superseded_by.is_some()) => {
+            return String::new();
         }
+        Standing::Ended(_) => (
+            "To run what failed or is missing again, press **Re-run** or say in a comment:",
+            vec!["/retest".to_owned()],
+        ),
     };
     words::commands(lead, &lines)
 }

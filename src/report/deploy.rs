@@ -1,8 +1,9 @@
 //! A release on GitHub: its check run, its deployment and the deployment's status.
 
 use super::{
+    doc::Doc,
     draw,
-    text::{self, Doc, between, clock, code, count, duration, fence, first_line, latency, link, moment, number, plain},
+    text::{self, between, clock, code, count, duration, fence, first_line, latency, link, moment, number, plain},
     view::{GoesLive, ProbeView, ReleaseKind, RolloutState, RolloutView},
     words,
 };
@@ -89,7 +90,7 @@ pub fn deploy_check(rollout: &RolloutView) -> CheckRun {
         doc.block(&format!(
             "Held since {} by {}: {}. Automatic releases wait until it is resumed.",
             moment(hold.since),
-            plain(&text::one_line(&hold.by, 100)),
+            words::person(&hold.by),
             plain(&text::one_line(&hold.reason, 300)).trim_end_matches('.'),
         ));
     }
@@ -137,7 +138,8 @@ fn actions(rollout: &RolloutView) -> Vec<CheckAction> {
             action("Promote", "Go on with this release", "promote"),
             action("Cancel", "Call this release off", "cancel"),
         ],
-        RolloutState::Live if rollout.previous.is_some() => {
+        // After a rollback, what served before is what was taken back.
+        RolloutState::Live if rollout.previous.is_some() && rollout.kind == ReleaseKind::Release => {
             vec![action("Roll back", "Serve the previous release again", "rollback")]
         }
         _ => Vec::new(),
@@ -151,15 +153,15 @@ fn what(rollout: &RolloutView) -> String {
     let mut out = format!(
         "{verb} {} ({}, by {}) to {}",
         commit(&rollout.sha),
-        plain(&first_line(&rollout.commit_message, 120)),
-        plain(&text::one_line(&rollout.author, 100)),
+        words::subject(&rollout.commit_message),
+        words::person(&rollout.author),
         link(&code(&rollout.environment), rollout.environment_url.as_deref().unwrap_or_default()),
     );
     match &rollout.previous {
         Some(previous) => out.push_str(&format!(", where {} served before.", commit(&previous.sha))),
         None => out.push_str(": its first release."),
     }
-    out.push_str(&format!(" Begun by {}.", plain(&text::one_line(&rollout.started_by, 200))));
+    out.push_str(&format!(" Begun by {}.", words::person(&rollout.started_by)));
     out
 }
 
@@ -170,7 +172,7 @@ fn advice(rollout: &RolloutView) -> Option<String> {
         None => "Nothing was live before, and nothing is now.",
     };
     Some(match rollout.state {
-        RolloutState::WaitingForApproval if rollout.switched_at.is_none() && rollout.phases.len() > 1 => {
+        RolloutState::WaitingForApproval if rollout.phases.iter().any(|p| p.name == "Verify") => {
             "The new slot runs, is warm and verified; no user reaches it. Promote it to switch, or cancel it."
                 .to_owned()
         }
@@ -262,8 +264,8 @@ fn goes_live(doc: &mut Doc, rollout: &RolloutView, goes: &GoesLive) {
     }
     let mut authors: Vec<String> = Vec::new();
     for name in goes.commits.iter().map(|c| &c.author).chain(goes.pulls.iter().map(|p| &p.author)) {
-        let name = plain(&text::one_line(name, 100));
-        if !name.is_empty() && !authors.contains(&name) {
+        let name = words::person(name);
+        if !authors.iter().any(|known| known.to_lowercase() == name.to_lowercase()) {
             authors.push(name);
         }
     }
@@ -277,11 +279,11 @@ fn goes_live(doc: &mut Doc, rollout: &RolloutView, goes: &GoesLive) {
         .iter()
         .map(|pull| {
             let url = format!("{}/{}/pull/{}", rollout.web_url, rollout.repo, pull.number);
-            let author = plain(&text::one_line(&pull.author, 100));
+            let author = words::person(&pull.author);
             format!(
                 "- {} {} ({author})",
                 link(&format!("pull request {}", pull.number), &url),
-                plain(&first_line(&pull.title, 150))
+                words::subject(&pull.title)
             )
         })
         .collect();
@@ -291,8 +293,8 @@ fn goes_live(doc: &mut Doc, rollout: &RolloutView, goes: &GoesLive) {
         .iter()
         .map(|one| {
             let sha = words::commit(&rollout.web_url, &rollout.repo, &one.sha);
-            let author = plain(&text::one_line(&one.author, 100));
-            format!("- {sha} {} ({author})", plain(&first_line(&one.message, 150)))
+            let author = words::person(&one.author);
+            format!("- {sha} {} ({author})", words::subject(&one.message))
         })
         .collect();
     doc.list("", &commits, 50);
@@ -306,7 +308,7 @@ fn next(rollout: &RolloutView) -> String {
         RolloutState::WaitingForApproval => &["promote", "cancel"],
         RolloutState::Running | RolloutState::Stuck => &["rollback"],
         RolloutState::Live if rollout.hold.is_some() => &["resume"],
-        RolloutState::Live if rollout.previous.is_some() => &["rollback"],
+        RolloutState::Live if rollout.previous.is_some() && rollout.kind == ReleaseKind::Release => &["rollback"],
         RolloutState::RolledBack => &["resume"],
         RolloutState::Failed | RolloutState::Infrastructure | RolloutState::Cancelled => &["deploy"],
         _ => &[],

@@ -9,11 +9,16 @@ use super::{
 pub(super) fn release(rollout: &RolloutView) -> String {
     let switch = rollout.switched_at;
     let is_before = |phase: &&PhaseView| switch.is_none_or(|at| phase.started < at || phase.name == "Switch");
-    let is_back = |phase: &&PhaseView| phase.name == "RollingBack" || phase.name == "RolledBack";
+    // Ends are drawn by the state, not as a phase.
+    let is_end =
+        |phase: &&PhaseView| ["Done", "RolledBack", "Failed", "Cancelled", "Stuck"].contains(&phase.name.as_str());
+    let is_back = |phase: &&PhaseView| phase.name == "RollingBack";
     let words = |phases: Vec<&PhaseView>| -> String { phases.into_iter().map(phase).collect::<Vec<_>>().join(" · ") };
-    let before = words(rollout.phases.iter().filter(is_before).filter(|p| !is_back(p)).collect());
-    let after = words(rollout.phases.iter().filter(|p| !is_before(p)).filter(|p| !is_back(p)).collect());
-    let back = words(rollout.phases.iter().filter(is_back).collect());
+    let before =
+        words(rollout.phases.iter().filter(|p| !is_end(p)).filter(is_before).filter(|p| !is_back(p)).collect());
+    let after =
+        words(rollout.phases.iter().filter(|p| !is_end(p)).filter(|p| !is_before(p)).filter(|p| !is_back(p)).collect());
+    let back = words(rollout.phases.iter().filter(|p| !is_end(p)).filter(is_back).collect());
     let new_name = one_line(&rollout.slot, 40);
     let old_name = rollout.previous.as_ref().map(|p| one_line(&p.slot, 40));
     let width =
@@ -72,7 +77,7 @@ pub(super) fn release(rollout: &RolloutView) -> String {
             RolloutState::Replaced => "replaced",
             RolloutState::Running | RolloutState::RollingBack => "…",
         };
-        new_row.push_str(&format!("{}{word}", if before.is_empty() { "" } else { " " }));
+        new_row.push_str(&format!("{}{word}", if before.is_empty() { "" } else { " · " }));
     }
     match old_name {
         Some(_) => format!("{}\n{}", old_row.trim_end(), new_row.trim_end()),

@@ -14,6 +14,7 @@
 
 mod all;
 mod deploy;
+mod doc;
 mod draw;
 mod message;
 pub mod redact;

@@ -1,8 +1,9 @@
 //! One check run per step.
 
 use super::{
+    doc::Doc,
     tests_of::{self, Compared},
-    text::{self, Doc, between, bytes, code, duration, fence, link, plain},
+    text::{self, between, bytes, code, duration, fence, link, plain},
     view::{JobView, RunView, StepState, StepView},
     words,
 };
@@ -144,7 +145,7 @@ pub fn step_check(run: &RunView, job: &JobView, step: &StepView) -> CheckRun {
         let problems: Vec<String> = words::notes(&report.problems);
         doc.list("### Reports that could not be read", &problems, 20);
     }
-    if let Some(cost) = cost(step) {
+    if let Some(cost) = cost(step).filter(|_| step.reused.is_none()) {
         doc.block(&cost);
     }
     last_lines(&mut doc, step, conclusion);

@@ -134,7 +134,7 @@ pub(super) fn details(report: &TestReport) -> Vec<String> {
 
 /// A path as GitHub wants it: from the root, with `/`, and with no `./` in front. Empty if it leaves the repository.
 pub(super) fn tidy_path(path: &str) -> String {
-    let path = path.replace('\\', "/");
+    let path = one_line(&path.replace('\\', "/"), 1_000);
     let mut rest = path.as_str();
     while let Some(shorter) = rest.strip_prefix("./") {
         rest = shorter.trim_start_matches('/');
@@ -172,8 +172,10 @@ fn annotation(case: &TestCase) -> Option<Annotation> {
     }
     let flaky = case.state == TestState::Flaky;
     let fallback = if flaky { "failed first, then held" } else { "failed, and said nothing" };
-    let message = case.message.as_deref().map(|m| clean(m).trim().to_owned()).filter(|m| !m.is_empty());
-    let trace = case.trace.as_deref().map(|t| clean(t).trim().to_owned()).filter(|t| !t.is_empty());
+    let message =
+        case.message.as_deref().map(|m| clean(&head(m, 8 * MESSAGE_MAX)).trim().to_owned()).filter(|m| !m.is_empty());
+    let trace =
+        case.trace.as_deref().map(|t| clean(&middle(t, 8 * DETAILS_MAX)).trim().to_owned()).filter(|t| !t.is_empty());
     let line = (*line).max(1);
     Some(Annotation {
         path,

@@ -196,20 +196,28 @@ fn skip_csi(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) {
 /// One line of at most `max` characters: line breaks become spaces, and a cut is shown by `…`.
 #[must_use]
 pub fn one_line(text: &str, max: usize) -> String {
-    let cleaned = clean(text);
+    // Far more than can be shown, and far less than somebody may send.
+    let cleaned = clean(&text[..text.floor_char_boundary(max.saturating_mul(8).saturating_add(4096))]);
     let mut out = String::new();
     let mut length = 0;
+    let cut = |mut out: String| {
+        // Room for the ellipsis.
+        out.pop();
+        out.truncate(out.trim_end().len());
+        out.push('…');
+        out
+    };
     for word in cleaned.split_whitespace() {
         if length > 0 {
+            if length >= max {
+                return cut(out);
+            }
             out.push(' ');
             length += 1;
         }
         for c in word.chars() {
             if length >= max {
-                // Room for the ellipsis.
-                out.pop();
-                out.push('…');
-                return out;
+                return cut(out);
             }
             out.push(c);
             length += 1;
@@ -221,7 +229,7 @@ pub fn one_line(text: &str, max: usize) -> String {
 /// The first line that says something, at most `max` characters.
 #[must_use]
 pub fn first_line(text: &str, max: usize) -> String {
-    let cleaned = clean(text);
+    let cleaned = clean(&text[..text.floor_char_boundary(64 * 1024)]);
     one_line(cleaned.lines().find(|l| !l.trim().is_empty()).unwrap_or_default(), max)
 }
 
@@ -272,11 +280,11 @@ fn ends_with_word(text: &str, word: &str) -> bool {
     tail.is_some_and(|t| t.eq_ignore_ascii_case(word))
 }
 
-/// Outside text as a code span: the delimiter is longer than any run of backticks inside. Where a `|` or a
+/// Outside text of at most 500 characters as a code span: the delimiter is longer than any run of backticks inside. Where a `|` or a
 /// backslash would break a table cell apart, the text stands as [`plain`] instead.
 #[must_use]
 pub fn code(text: &str) -> String {
-    let text = one_line(text, usize::MAX);
+    let text = one_line(text, 500);
     if text.is_empty() {
         return "(empty)".to_owned();
     }
@@ -299,7 +307,7 @@ pub fn link(label: &str, url: &str) -> String {
 
 /// The address in a form that ends neither a markdown nor a Slack link early.
 fn web_address(url: &str) -> Option<String> {
-    if !(url.starts_with("https://") || url.starts_with("http://")) {
+    if !(url.starts_with("https://") || url.starts_with("http://")) || url.len() > 2_000 {
         return None;
     }
     let mut out = String::with_capacity(url.len());
@@ -333,9 +341,14 @@ fn longest_run(text: &str, wanted: char) -> usize {
 /// the tail of a log is what matters.
 #[must_use]
 pub fn fence(text: &str, language: &str, max: usize) -> String {
-    let text = clean(text);
-    let body = tail(text.trim_matches('\n'), max);
-    fenced(&body, language)
+    // Escape sequences take room that nobody sees; what lies far before the tail is not even looked at.
+    let near = text.ceil_char_boundary(text.len().saturating_sub(max.saturating_mul(4).saturating_add(4096)));
+    let cleaned = clean(&text[near..]);
+    let shown = cleaned.trim_matches('\n');
+    if near > 0 && shown.len() <= max {
+        return fenced(&tail(&format!("… (cut)\n{shown}"), max), language);
+    }
+    fenced(&tail(shown, max), language)
 }
 
 fn fenced(body: &str, language: &str) -> String {
@@ -346,8 +359,8 @@ fn fenced(body: &str, language: &str) -> String {
 /// A trace in a fence, cut in the middle: its head names the failure, its tail the cause.
 #[must_use]
 pub fn fence_trace(text: &str, max: usize) -> String {
-    let text = clean(text);
-    fenced(&middle(text.trim_matches('\n'), max), "text")
+    let cleaned = clean(&middle(text, max.saturating_mul(8)));
+    fenced(&middle(cleaned.trim_matches('\n'), max), "text")
 }
 
 /// The last lines that fit into `max` bytes. Cut at a line's start where there is one, never inside a character.
@@ -430,91 +443,5 @@ pub fn slack_link(label: &str, url: &str) -> String {
     match web_address(url) {
         Some(url) if url.len() <= 1_000 => format!("<{}|{}>", url.replace('&', "&amp;"), slack(label, 300)),
         _ => slack(label, 300),
-    }
-}
-
-/// Markdown that grows block by block and never past its limit: a block that does not fit is left out whole, so no
-/// fence, table or character is ever cut apart.
-#[derive(Debug)]
-pub struct Doc {
-    out: String,
-    limit: usize,
-    left_out: usize,
-}
-
-/// Kept free for the line that says that something was left out.
-const NOTE_ROOM: usize = 200;
-
-impl Doc {
-    /// An empty document that will hold at most [`super::MARKDOWN_MAX`] bytes, of which `reserve` are kept for what
-    /// [`Self::finish`] puts at the end.
-    #[must_use]
-    pub fn new(reserve: usize) -> Self {
-        Self { out: String::new(), limit: super::MARKDOWN_MAX.saturating_sub(reserve + NOTE_ROOM), left_out: 0 }
-    }
-
-    /// Bytes that are still free.
-    #[must_use]
-    pub fn room(&self) -> usize {
-        self.limit.saturating_sub(self.out.len() + 2)
-    }
-
-    /// Adds a block if it fits.
-    pub fn block(&mut self, block: &str) {
-        if block.is_empty() {
-            return;
-        }
-        if block.len() > self.room() {
-            self.left_out += 1;
-            return;
-        }
-        if !self.out.is_empty() {
-            self.out.push_str("\n\n");
-        }
-        self.out.push_str(block);
-    }
-
-    /// Adds a heading and as many of the lines under it as fit (and at most `most`), and says how many more there are.
-    pub fn list(&mut self, heading: &str, lines: &[String], most: usize) {
-        self.rows(heading, "", lines, most);
-    }
-
-    /// The same for the rows of a table; `header` holds its first two lines.
-    pub fn rows(&mut self, heading: &str, header: &str, rows: &[String], most: usize) {
-        if rows.is_empty() {
-            return;
-        }
-        let mut block = format!("{heading}\n\n{header}").trim_start_matches('\n').to_owned();
-        let room = self.room().saturating_sub(60);
-        let mut shown = 0;
-        for row in rows.iter().take(most) {
-            if block.len() + 1 + row.len() > room {
-                break;
-            }
-            if !block.is_empty() && !block.ends_with('\n') {
-                block.push('\n');
-            }
-            block.push_str(row);
-            shown += 1;
-        }
-        if shown < rows.len() {
-            let _ = write!(block, "\n\n… and {} more.", number((rows.len() - shown) as u64));
-        }
-        self.block(&block);
-    }
-
-    /// The text, with `end` as its last block.
-    #[must_use]
-    pub fn finish(mut self, end: &str) -> String {
-        if self.left_out > 0 {
-            self.out.push_str("\n\nSomething was left out here for length; the log page has all of it.");
-        }
-        if !end.is_empty() {
-            if !self.out.is_empty() {
-                self.out.push_str("\n\n");
-            }
-            self.out.push_str(end);
-        }
-        self.out
     }
 }

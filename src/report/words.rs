@@ -1,7 +1,7 @@
 //! Sentences that several checks share.
 
 use super::{
-    text::{code, link, number, plain},
+    text::{code, first_line, link, number, one_line, plain},
     view::{RunView, StepView},
 };
 use crate::domain::{
@@ -42,15 +42,16 @@ pub(super) fn tested(run: &RunView) -> String {
         }
     };
     let mut out = match run.context {
-        Context::Push => format!("Tested: {head} as pushed to {}.", code(&run.branch)),
+        Context::Push => format!("Commit {head} as pushed to {}.", code(&run.branch)),
         Context::PullRequest => {
             let pull = match run.pull {
                 Some(n) => link(&format!("pull request {n}"), &format!("{}/{}/pull/{n}", run.web_url, run.repo)),
                 None => "pull request".to_owned(),
             };
-            format!("Tested: {head} of {}, merged into {} ({pull}).", code(&run.branch), base())
+            let merged = if run.test_sha.is_some() { "merged into" } else { "meant for" };
+            format!("Commit {head} of {}, {merged} {} ({pull}).", code(&run.branch), base())
         }
-        Context::MergeGroup => format!("Tested: {head} as the merge queue wants to put it on {}.", base()),
+        Context::MergeGroup => format!("Commit {head} as the merge queue wants to put it on {}.", base()),
     };
     match &run.trust {
         Trust::Own => {}
@@ -77,21 +78,33 @@ pub(super) fn commands(lead: &str, lines: &[String]) -> String {
     format!("{lead}\n\n```\n{}\n```", lines.join("\n"))
 }
 
-/// Notes as a list.
+/// Notes as a list; what says nothing is left out (an empty point below text would make that text a heading).
 pub(super) fn notes(notes: &[String]) -> Vec<String> {
-    notes
-        .iter()
-        .map(|note| format!("- {}", super::text::head(&plain(&super::text::one_line(note, 1_000)), 3_000)))
-        .collect()
+    let said = notes.iter().map(|note| plain(&one_line(note, 1_000))).filter(|note| !note.is_empty());
+    said.map(|note| format!("- {note}")).collect()
+}
+
+/// A person as running text, without an `@`.
+pub(super) fn person(name: &str) -> String {
+    or(plain(&one_line(name, 100)), "nobody known")
+}
+
+/// A commit's or pull request's title as running text.
+pub(super) fn subject(message: &str) -> String {
+    or(plain(&first_line(message, 150)), "no message")
+}
+
+fn or(text: String, instead: &str) -> String {
+    if text.is_empty() { instead.to_owned() } else { text }
 }
 
 /// A word for the shell; quoted where it has to be.
 pub(super) fn shell_word(word: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "/_.-".contains(c);
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(safe) {
+    if !word.is_empty() && word.len() <= 255 && !word.starts_with('-') && word.chars().all(safe) {
         word.to_owned()
     } else {
-        format!("'{}'", super::text::one_line(word, 300).replace('\'', "'\\''"))
+        format!("'{}'", one_line(word, 300).replace('\'', "'\\''"))
     }
 }
 

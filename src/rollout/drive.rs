@@ -199,6 +199,8 @@ impl Driver<'_> {
                     && let Some(prober) = &self.prober
                 {
                     prober.lead().await;
+                    // What was seen before the lead is old by now, and the flip must not be.
+                    *observed = self.look().await;
                 }
             } else {
                 self.tell_prober();

@@ -42,8 +42,9 @@ pub const PROBE_HEADER: &str = "x-switchover-probe";
 /// The slot that answered a probe.
 pub const RELEASE_HEADER: &str = "x-switchover-release";
 
-/// A probe without an answer after this is lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A probe without an answer after this is lost. Longer than the agent holds a request for a copy that is just being
+/// restarted: what a user would only wait for is no loss.
+const PATIENCE: Duration = Duration::from_secs(12);
 /// Fresh probes under way at once, so that a hanging app does not pile them up.
 const AT_ONCE: usize = 64;
 /// An answer's body is read to its end, up to this many bytes.

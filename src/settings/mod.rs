@@ -1,89 +1,139 @@
-//! Server settings: `switchover.toml` and the environment, parsed once at the start, all mistakes at once.
+//! Server settings: file and environment, parsed once, all mistakes at once.
 //!
-//! Plain values have one name and may stand in either place; the environment wins. [`table`] is the one list of them:
-//! the parser, `switchover schema settings` and docs/ are made from it.
+//! `switchover.toml` says where, with which secrets and who may use it; plain values can come from the environment,
+//! which wins. Everything is read and checked at the start, secret files too: a server that runs has no mistake left
+//! in its settings.
 
-mod file;
-mod secret;
-mod table;
+mod load;
+mod secret_file;
+pub mod table;
+mod toml_tree;
+pub mod variables;
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fmt,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
 
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::run::Trigger;
+use crate::domain::{config::docs, run::Trigger};
 
-pub use file::{LocalTarget, Registry, SecretGrant, TargetSettings};
-pub use table::{reference_markdown, schema};
+pub use load::load;
 
-/// Where steps run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExecutorKind {
-    /// On the server's own host, for trusted repositories.
-    Local,
-}
-
-/// How much at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Apps that are tested or built at once.
-    pub concurrent_steps: usize,
-}
-
-/// All that the operator says.
+/// All settings, checked.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where the server listens.
+    /// Address that the server listens on.
     pub listen: SocketAddr,
-    /// How people and GitHub reach it.
+    /// Where GitHub and people reach it; no trailing slash in its path but the root's.
     pub public_url: Url,
-    /// Where everything is kept.
+    /// Folder of the database, logs, mirrors and caches.
     pub data: PathBuf,
-    /// The database, if not SQLite in the data folder.
+    /// The database. None: SQLite inside `data`, the only one of this build.
     pub database_url: Option<String>,
-    /// GitHub's API.
+    /// Base of GitHub's API.
     pub github_url: Url,
-    /// GitHub's pages and git.
+    /// Base of GitHub's pages and of git over HTTP.
     pub github_web_url: Url,
-    /// The App's number.
+    /// The GitHub App's id.
     pub app_id: u64,
-    /// The App's key, PEM.
+    /// The GitHub App's private key, PEM, known to be readable as RSA.
     pub private_key: SecretString,
-    /// Valid webhook secrets, several during a rotation.
+    /// The webhook's secrets, at least one; several during a rotation.
     pub webhook_secrets: Vec<SecretString>,
-    /// Slack's incoming webhook for channels that are not mapped.
+    /// Slack incoming webhook for channels that `slack` does not map.
     pub slack_url: Option<SecretString>,
-    /// Where steps run.
+    /// What runs steps.
     pub executor: ExecutorKind,
-    /// Where releases run, by name.
+    /// Repositories whose steps may run on this host: `owner/name` or `owner/*`.
+    pub trusted_local: Vec<String>,
+    /// Where releases run.
     pub targets: BTreeMap<String, TargetSettings>,
     /// Registries by host.
     pub registries: BTreeMap<String, Registry>,
-    /// Secrets by repository and name.
+    /// Secrets by `owner/name`, then by name.
     pub secrets: BTreeMap<String, BTreeMap<String, SecretGrant>>,
-    /// Slack webhooks by channel.
+    /// Slack incoming webhooks by channel.
     pub slack: BTreeMap<String, SecretString>,
-    /// How much at once.
+    /// What this server may use.
     pub limits: Limits,
-    /// Repositories whose steps may run on the server's own host: `owner/name` or `owner/*`.
-    pub trusted_local: Vec<String>,
 }
 
-/// One mistake, with all that is needed to mend it.
+/// What runs steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecutorKind {
+    /// This host.
+    Local,
+}
+
+/// A place that releases run on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetSettings {
+    /// Processes on this host, behind `switchover agent`.
+    Local(LocalTarget),
+}
+
+/// A target of plain processes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTarget {
+    /// Who may use it: `owner/name` or `owner/*`.
+    pub repositories: Vec<String>,
+    /// Public address of each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.
+    pub listen: BTreeMap<String, SocketAddr>,
+    /// Data folder of the agent.
+    pub agent: PathBuf,
+}
+
+impl TargetSettings {
+    /// Who may use it.
+    #[must_use]
+    pub fn repositories(&self) -> &[String] {
+        match self {
+            Self::Local(local) => &local.repositories,
+        }
+    }
+}
+
+/// Where images are pushed to.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// Who logs in.
+    pub username: String,
+    /// With what.
+    pub password: SecretString,
+    /// Who may push there.
+    pub repositories: Vec<String>,
+}
+
+/// A secret and what it is granted to.
+#[derive(Debug, Clone)]
+pub struct SecretGrant {
+    /// The value.
+    pub value: SecretString,
+    /// Environments whose running apps get it.
+    pub environments: Vec<String>,
+    /// Whether steps get it on pushes to branches that environments are released from.
+    pub steps: bool,
+    /// Whether steps of the repository's own pull requests get it too.
+    pub pull_requests: bool,
+}
+
+/// What this server may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps that run at the same time.
+    pub concurrent_steps: usize,
+    /// Memory that one step may use, in bytes. None: no limit.
+    pub step_memory: Option<u64>,
+}
+
+/// One thing that is wrong in the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingsMistake {
-    /// The variable or key.
+    /// The variable, or the key as a dotted path.
     pub name: String,
     /// What is wrong.
     pub problem: String,
-    /// What would be right.
+    /// What would have been right.
     pub expected: String,
     /// Where to look.
     pub see: String,
@@ -95,68 +145,23 @@ impl fmt::Display for SettingsMistake {
     }
 }
 
-/// Collects mistakes while everything is read.
-struct Mistakes(Vec<SettingsMistake>);
-
-impl Mistakes {
-    fn add(&mut self, name: &str, problem: impl Into<String>, expected: impl Into<String>) {
-        let name = name.to_owned();
-        let see = format!("docs/configure.md, `{name}`; `switchover schema settings`");
-        self.0.push(SettingsMistake { name, problem: problem.into(), expected: expected.into(), see });
-    }
-}
-
-/// Reads the settings. `env` looks a variable up; `names` lists all variables that are set.
-///
-/// # Errors
-/// All mistakes at once.
-pub fn load(
-    file: Option<&Path>,
-    env: &dyn Fn(&str) -> Option<OsString>,
-    names: &[String],
-) -> Result<Settings, Vec<SettingsMistake>> {
-    let mut mistakes = Mistakes(Vec::new());
-    let file = file::File::read(file, &mut mistakes);
-    let mut values = table::Values::read(&file, env, names, &mut mistakes);
-    let data = values.path("SWITCHOVER_DATA").unwrap_or_else(|| PathBuf::from("data"));
-    let settings = Settings {
-        listen: values
-            .parsed("SWITCHOVER_LISTEN", "an address and port, such as 0.0.0.0:8080")
-            .unwrap_or(([127, 0, 0, 1], 8080).into()),
-        public_url: values.url("SWITCHOVER_PUBLIC_URL").unwrap_or_else(table::nowhere),
-        database_url: values.text("SWITCHOVER_DATABASE_URL"),
-        github_url: values.url("SWITCHOVER_GITHUB_URL").unwrap_or_else(table::nowhere),
-        github_web_url: values.url("SWITCHOVER_GITHUB_WEB_URL").unwrap_or_else(table::nowhere),
-        app_id: values.parsed("SWITCHOVER_APP_ID", "the App's number, from its page on GitHub").unwrap_or(0),
-        private_key: values.private_key(),
-        webhook_secrets: values.webhook_secrets(),
-        slack_url: values.secret_url("SWITCHOVER_SLACK_URL"),
-        executor: values.executor(),
-        targets: file.targets(&data, &mut values.mistakes),
-        registries: file.registries(&mut values.mistakes),
-        secrets: file.secrets(&mut values.mistakes),
-        slack: file.slack(&mut values.mistakes),
-        limits: file.limits(&mut values.mistakes),
-        trusted_local: file.trusted_local(&mut values.mistakes),
-        data,
+/// All mistakes as text, for the terminal.
+#[must_use]
+pub fn render(mistakes: &[SettingsMistake]) -> String {
+    let list: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    let count = match mistakes.len() {
+        1 => "One setting is wrong:".to_owned(),
+        n => format!("{n} settings are wrong:"),
     };
-    if settings.database_url.is_some() {
-        values.mistakes.add(
-            "SWITCHOVER_DATABASE_URL",
-            "another database than SQLite in the data folder is not supported by this version",
-            "the variable left out",
-        );
-    }
-    drop(values);
-    if mistakes.0.is_empty() { Ok(settings) } else { Err(mistakes.0) }
+    format!("{count}\n\n{}\n", list.join("\n\n"))
 }
 
-/// True when a repository is named by one of the patterns: `owner/name`, `owner/*` or `*`.
+/// True when a repository is named by one of the patterns: `owner/name` or `owner/*`. GitHub's names of owners and
+/// repositories do not differ by case alone.
 #[must_use]
 pub fn names_repository(patterns: &[String], full_name: &str) -> bool {
     patterns.iter().any(|p| {
-        p == "*"
-            || p.eq_ignore_ascii_case(full_name)
+        p.eq_ignore_ascii_case(full_name)
             || p.strip_suffix("/*")
                 .is_some_and(|owner| full_name.split_once('/').is_some_and(|(o, _)| o.eq_ignore_ascii_case(owner)))
     })
@@ -225,6 +230,13 @@ impl Settings {
         })
     }
 
+    /// All secret values of a repository: what its logs must not show.
+    #[must_use]
+    pub fn all_secrets(&self, full_name: &str) -> Vec<SecretString> {
+        let of = self.secrets.iter().filter(|(repo, _)| repo.eq_ignore_ascii_case(full_name));
+        of.flat_map(|(_, grants)| grants.values()).map(|grant| grant.value.clone()).collect()
+    }
+
     /// The secrets that an environment's running apps see.
     #[must_use]
     pub fn environment_secrets(
@@ -241,4 +253,43 @@ impl Settings {
     pub fn slack_for(&self, channel: Option<&str>) -> Option<&SecretString> {
         channel.and_then(|c| self.slack.get(c)).or(self.slack_url.as_ref())
     }
+}
+
+/// The JSON schema of `switchover.toml` (draft 2020-12).
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    docs::schema(&table::FILE, "switchover.toml")
+}
+
+/// The reference of environment and file as Markdown.
+#[must_use]
+pub fn reference_markdown() -> String {
+    use fmt::Write as _;
+    let mut out = String::from(
+        "## Environment\n\nA variable wins over the file. Secrets can be given as they are or, better, as the path of a file in \
+         `…_FILE`, which the world must not be able to read.\n\n| variable | in the file | value | default | what it is |\n|---|---|---|---|---|\n",
+    );
+    for variable in &variables::VARIABLES {
+        let value = if variable.secret {
+            "the secret, or its file".to_owned()
+        } else {
+            crate::domain::config::grammar::describe_kind(&variable.kind)
+        };
+        let default = match variable.default {
+            _ if variable.required => "must be there".to_owned(),
+            Some(text) if text.contains(' ') => text.to_owned(),
+            Some(text) => format!("`{text}`"),
+            None => "–".to_owned(),
+        };
+        let names =
+            if variable.secret { format!("`{0}`, `{0}_FILE`", variable.name) } else { format!("`{}`", variable.name) };
+        let _ = writeln!(out, "| {names} | `{}` | {value} | {default} | {} |", variable.key, variable.doc);
+    }
+    out.push_str("\nRead elsewhere or set by Switchover itself:\n\n| variable | what it is |\n|---|---|\n");
+    for (name, doc) in &variables::ELSEWHERE {
+        let _ = writeln!(out, "| `{name}` | {doc} |");
+    }
+    out.push('\n');
+    out.push_str(&docs::reference(&table::FILE));
+    out
 }

@@ -1,299 +1,271 @@
-//! The one list of plain settings, and their reading from file and environment.
+//! What may stand in `switchover.toml`.
 
-use std::{ffi::OsString, fmt::Write as _, path::PathBuf, str::FromStr};
+use super::variables as v;
+use crate::domain::config::{
+    formats as f,
+    grammar::{Field, Format, Kind, Object, Wrong},
+};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::{Value, json};
-use url::Url;
-
-use super::{ExecutorKind, Mistakes, file::File, secret};
-use crate::domain::config::mistake::nearest;
-
-/// One plain setting.
-struct Entry {
-    /// The variable. The key in the file is the same without the prefix, in lower case.
-    name: &'static str,
-    kind: &'static str,
-    default: Option<&'static str>,
-    /// May come from a file named by `NAME_FILE`.
-    secret: bool,
-    doc: &'static str,
+fn wrong<T>(why: impl Into<String>, hint: Option<String>) -> Result<T, Wrong> {
+    Err(Wrong { why: why.into(), hint })
 }
 
-const fn plain(name: &'static str, kind: &'static str, default: Option<&'static str>, doc: &'static str) -> Entry {
-    Entry { name, kind, default, secret: false, doc }
-}
-
-const fn secret_entry(name: &'static str, kind: &'static str, doc: &'static str) -> Entry {
-    Entry { name, kind, default: None, secret: true, doc }
-}
-
-const TABLE: &[Entry] = &[
-    plain("SWITCHOVER_LISTEN", "address", Some("127.0.0.1:8080"), "Where the server listens."),
-    plain(
-        "SWITCHOVER_PUBLIC_URL",
-        "url",
-        Some("http://127.0.0.1:8080"),
-        "How GitHub and people reach the server; links in checks begin with it.",
-    ),
-    plain("SWITCHOVER_DATA", "folder", Some("data"), "Where everything is kept: database, mirrors, logs, releases."),
-    plain("SWITCHOVER_DATABASE_URL", "url", None, "The database; default: SQLite in the data folder."),
-    plain(
-        "SWITCHOVER_GITHUB_URL",
-        "url",
-        Some("https://api.github.com"),
-        "GitHub's API; for GitHub Enterprise Server https://HOST/api/v3.",
-    ),
-    plain(
-        "SWITCHOVER_GITHUB_WEB_URL",
-        "url",
-        Some("https://github.com"),
-        "GitHub's pages and git; for GitHub Enterprise Server https://HOST.",
-    ),
-    plain("SWITCHOVER_APP_ID", "number", None, "The App's number, from its page on GitHub (required)."),
-    secret_entry(
-        "SWITCHOVER_PRIVATE_KEY",
-        "PEM",
-        "The App's private key (required; better as SWITCHOVER_PRIVATE_KEY_FILE).",
-    ),
-    secret_entry(
-        "SWITCHOVER_WEBHOOK_SECRET",
-        "text",
-        "The App's webhook secret (required); several with commas between them during a rotation.",
-    ),
-    secret_entry("SWITCHOVER_SLACK_URL", "url", "Slack's incoming webhook for channels that [slack] does not map."),
-    plain(
-        "SWITCHOVER_EXECUTOR",
-        "word",
-        Some("local"),
-        "Where steps run: `local`, on the server's own host, for the repositories under trusted_local.",
-    ),
-];
-
-/// Variables that the program reads elsewhere (command line, tests).
-const OTHERS: &[&str] = &[
-    "SWITCHOVER_LOG",
-    "SWITCHOVER_CONFIG",
-    "SWITCHOVER_CRASH_AT",
-    "SWITCHOVER_TEST_KUBECONFIG",
-    "SWITCHOVER_TEST_DATABASE_URL",
-];
-
-fn key(name: &str) -> String {
-    name.trim_start_matches("SWITCHOVER_").to_ascii_lowercase()
-}
-
-/// The keys of the table in the file.
-pub(super) fn keys() -> Vec<String> {
-    let with_file = TABLE.iter().filter(|e| e.secret).map(|e| format!("{}_file", key(e.name)));
-    TABLE.iter().map(|e| key(e.name)).chain(with_file).collect()
-}
-
-/// Stands in for an address that could not be read; never used, because then there is a mistake.
-pub(super) fn nowhere() -> Url {
-    #[expect(clippy::expect_used, reason = "a constant that parses")]
-    Url::parse("http://nowhere.invalid").expect("parses")
-}
-
-/// The values, as found.
-pub(super) struct Values<'a> {
-    found: Vec<(&'static Entry, SecretString)>,
-    pub(super) mistakes: &'a mut Mistakes,
-}
-
-impl<'a> Values<'a> {
-    pub(super) fn read(
-        file: &File,
-        env: &dyn Fn(&str) -> Option<OsString>,
-        names: &[String],
-        mistakes: &'a mut Mistakes,
-    ) -> Self {
-        let mut known: Vec<String> = OTHERS.iter().map(|o| (*o).to_owned()).collect();
-        for entry in TABLE {
-            known.push(entry.name.to_owned());
-            if entry.secret {
-                known.push(format!("{}_FILE", entry.name));
-            }
+/// An address to listen on.
+pub static ADDRESS: Format = Format {
+    expected: "an address and a port, such as 127.0.0.1:8080 or [::]:8080",
+    pattern: "^\\S+:[0-9]{1,5}$",
+    check: |text| {
+        if text.parse::<std::net::SocketAddr>().is_ok() {
+            return Ok(());
         }
-        for name in names.iter().filter(|n| n.starts_with("SWITCHOVER_") && !known.contains(n)) {
-            let near = nearest(name, known.iter().map(String::as_str));
-            let hint =
-                near.map(|n| format!("{n}, perhaps?")).unwrap_or_else(|| "a name that the reference lists".into());
-            mistakes.add(name, "there is no such variable", hint);
-        }
-        let mut found = Vec::new();
-        for entry in TABLE {
-            let of_env = |name: &str, mistakes: &mut Mistakes| {
-                let value = env(name)?;
-                match value.into_string() {
-                    Ok(text) => Some(text).filter(|t| !t.is_empty()),
-                    Err(_) => {
-                        mistakes.add(name, "is not UTF-8", "text");
-                        None
-                    }
-                }
-            };
-            let file_name = format!("{}_FILE", entry.name);
-            let direct = of_env(entry.name, mistakes);
-            let by_file = if entry.secret { of_env(&file_name, mistakes) } else { None };
-            if direct.is_some() && by_file.is_some() {
-                mistakes.add(&file_name, format!("{} is set too", entry.name), "one of the two");
+        let port = text.rsplit(':').next().and_then(|p| p.parse::<u16>().ok());
+        let hint = match (text, port) {
+            (_, None) => None,
+            (text, Some(port)) if text.starts_with(':') => Some(format!("0.0.0.0:{port}")),
+            (text, Some(port)) if text.starts_with("localhost") || !text.contains(':') => {
+                Some(format!("127.0.0.1:{port}"))
             }
-            // The environment wins, whichever of the two it names.
-            let (direct, by_file) = if direct.is_some() || by_file.is_some() {
-                (direct, by_file)
-            } else {
-                (file.plain(&key(entry.name)), file.plain(&format!("{}_file", key(entry.name))))
-            };
-            let value = match (direct, by_file) {
-                (Some(text), _) => Some(SecretString::from(text)),
-                (None, Some(path)) => match secret::read(std::path::Path::new(&path)) {
-                    Ok(value) => Some(value),
-                    Err((problem, expected)) => {
-                        mistakes.add(&file_name, problem, expected);
-                        // It is there, so it is not reported as missing too.
-                        Some(SecretString::from("unreadable"))
-                    }
-                },
-                (None, None) => entry.default.map(SecretString::from),
-            };
-            if let Some(value) = value {
-                found.push((entry, value));
-            }
-        }
-        Self { found, mistakes }
-    }
-
-    fn get(&self, name: &str) -> Option<SecretString> {
-        self.found.iter().find(|(e, _)| e.name == name).map(|(_, v)| v.clone())
-    }
-
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
-        self.get(name).map(|v| v.expose_secret().to_owned())
-    }
-
-    pub(super) fn path(&mut self, name: &str) -> Option<PathBuf> {
-        self.text(name).map(PathBuf::from)
-    }
-
-    pub(super) fn parsed<T: FromStr>(&mut self, name: &str, expected: &str) -> Option<T> {
-        let Some(text) = self.text(name) else {
-            self.mistakes.add(name, "is not set", expected);
-            return None;
+            _ => None,
         };
-        let value = text.trim().parse().ok();
-        if value.is_none() {
-            self.mistakes.add(name, format!("{text:?} can't be read"), expected);
-        }
-        value
-    }
+        wrong("is not an address with a port", hint)
+    },
+};
 
-    pub(super) fn url(&mut self, name: &str) -> Option<Url> {
-        let expected = "an address that begins with http:// or https://";
-        let url: Url = self.parsed(name, expected)?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            self.mistakes.add(name, format!("{url} is no web address"), expected);
-            return None;
+/// A path on this machine.
+pub static FILE_PATH: Format = Format {
+    expected: "a path",
+    pattern: "^.+$",
+    check: |text| {
+        if text.is_empty() || text.len() > 4096 || text.chars().any(char::is_control) {
+            return wrong("is not a path", None);
         }
-        Some(url)
-    }
+        if text.contains("-----BEGIN ") { wrong("is a key, not the path of one", None) } else { Ok(()) }
+    },
+};
 
-    pub(super) fn secret_url(&mut self, name: &str) -> Option<SecretString> {
-        let value = self.get(name)?;
-        if value.expose_secret() != "unreadable" && Url::parse(value.expose_secret()).is_err() {
-            self.mistakes.add(
-                name,
-                "is no web address (its value is not shown)",
-                "an address that begins with https://",
-            );
-            return None;
-        }
-        Some(value)
-    }
+/// A database.
+pub static DATABASE: Format = Format {
+    expected: "the setting left out: this build has SQLite inside the data folder alone",
+    pattern: "^$",
+    check: |_| wrong("is not available in this build", None),
+};
 
-    pub(super) fn private_key(&mut self) -> SecretString {
-        let name = "SWITCHOVER_PRIVATE_KEY";
-        let expected = "the App's private key: a PEM file that begins with -----BEGIN RSA PRIVATE KEY-----";
-        match self.get(name) {
-            None => self.mistakes.add(name, "is not set, nor is SWITCHOVER_PRIVATE_KEY_FILE", expected),
-            Some(key) if key.expose_secret() == "unreadable" || key.expose_secret().contains("-----BEGIN") => {
-                return key;
-            }
-            Some(_) => self.mistakes.add(name, "is no PEM key (its value is not shown)", expected),
-        }
-        SecretString::from("")
-    }
+fn is_owner(text: &str) -> bool {
+    (1..=100).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+}
 
-    pub(super) fn webhook_secrets(&mut self) -> Vec<SecretString> {
-        let name = "SWITCHOVER_WEBHOOK_SECRET";
-        let Some(value) = self.get(name) else {
-            self.mistakes.add(
-                name,
-                "is not set, nor is SWITCHOVER_WEBHOOK_SECRET_FILE",
-                "the secret of the App's webhook",
-            );
-            return Vec::new();
+fn is_repository(text: &str) -> bool {
+    (1..=100).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// The `owner/name` within what somebody copied from a browser or a clone command.
+fn guess_repository(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/').trim_end_matches(".git");
+    let mut parts = text.rsplit(['/', ':']);
+    let (name, owner) = (parts.next()?, parts.next()?);
+    (is_owner(owner) && is_repository(name)).then(|| format!("{owner}/{name}"))
+}
+
+/// One repository.
+pub static REPOSITORY: Format = Format {
+    expected: "a repository as owner/name",
+    pattern: "^[^/\\s*]+/[^/\\s*]+$",
+    check: |text| match text.split_once('/') {
+        Some((owner, name)) if is_owner(owner) && is_repository(name) => Ok(()),
+        _ => wrong("is not a repository", guess_repository(text)),
+    },
+};
+
+/// One repository, or all of an owner.
+pub static REPOSITORIES: Format = Format {
+    expected: "a repository as owner/name, or owner/* for all of an owner",
+    pattern: "^[^/\\s*]+/([^/\\s*]+|\\*)$",
+    check: |text| match text.split_once('/') {
+        Some((owner, name)) if is_owner(owner) && (name == "*" || is_repository(name)) => Ok(()),
+        _ if matches!(text, "*" | "*/*" | "**") => wrong("would let in everybody who installs the App", None),
+        None if is_owner(text) => wrong("is not a repository", Some(format!("{text}/*"))),
+        _ => wrong("is not a repository", guess_repository(text)),
+    },
+};
+
+/// A registry's host.
+pub static REGISTRY_HOST: Format = Format {
+    expected: "a registry's host, such as docker.io or registry.example.com:5000",
+    pattern: "^[A-Za-z0-9.-]+(:[0-9]{1,5})?$",
+    check: |text| {
+        let ok = |t: &str| {
+            let (host, port) = t.split_once(':').unwrap_or((t, "443"));
+            (1..=253).contains(&host.len())
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c))
+                && port.parse::<u16>().is_ok_and(|p| p > 0)
         };
-        let secrets: Vec<SecretString> = value
-            .expose_secret()
-            .split(',')
-            .map(str::trim)
-            .filter(|s| !s.is_empty())
-            .map(|s| SecretString::from(s.to_owned()))
-            .collect();
-        if secrets.is_empty() {
-            self.mistakes.add(name, "holds no secret", "one secret, or several with commas between them");
+        if ok(text) {
+            return Ok(());
         }
-        secrets
-    }
+        let host = text.split_once("://").map_or(text, |(_, rest)| rest).split('/').next().unwrap_or_default();
+        wrong("is not the host of a registry", ok(host).then(|| host.to_owned()))
+    },
+};
 
-    pub(super) fn executor(&mut self) -> ExecutorKind {
-        let text = self.text("SWITCHOVER_EXECUTOR").unwrap_or_default();
-        if text != "local" {
-            self.mistakes.add("SWITCHOVER_EXECUTOR", format!("{text:?} is not available in this version"), "local");
+/// Which app an address is for.
+pub static LISTENER: Format = Format {
+    expected: "an app, or environment/app",
+    pattern: "^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)?$",
+    check: |text| {
+        let (environment, app) = text.split_once('/').unwrap_or(("x", text));
+        match ((f::ENVIRONMENT_NAME.check)(environment), (f::APP_NAME.check)(app)) {
+            (Ok(()), Ok(())) => Ok(()),
+            _ => wrong("is neither an app nor environment/app", None),
         }
-        ExecutorKind::Local
+    },
+};
+
+static REPOSITORIES_KIND: Kind = Kind::Text(&REPOSITORIES);
+static ADDRESS_KIND: Kind = Kind::Text(&ADDRESS);
+static ENVIRONMENT_KIND: Kind = Kind::Text(&f::ENVIRONMENT_NAME);
+static TARGET_KIND: Kind = Kind::Object(&TARGET);
+static REGISTRY_KIND: Kind = Kind::Object(&REGISTRY);
+static GRANT_KIND: Kind = Kind::Object(&GRANT);
+static GRANTS_KIND: Kind = Kind::Map(&f::VARIABLE, &GRANT_KIND, 500);
+static CHANNEL_KIND: Kind = Kind::Object(&CHANNEL);
+
+const fn field(key: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field { key, kind, required: false, default: None, doc }
+}
+
+const fn required(key: &'static str, kind: Kind, doc: &'static str) -> Field {
+    Field { key, kind, required: true, default: None, doc }
+}
+
+/// Whether a variable or its key is there is looked at where both are known, so no field of these is required.
+const fn of(variable: v::Variable) -> Field {
+    Field {
+        key: variable.key,
+        kind: match variable.kind {
+            Kind::Text(format) => Kind::Text(format),
+            Kind::Word(words) => Kind::Word(words),
+            Kind::Int(least, most) => Kind::Int(least, most),
+            _ => Kind::Bool,
+        },
+        required: false,
+        default: variable.default,
+        doc: variable.doc,
     }
 }
 
-/// JSON schema of switchover.toml; the variables stand in each description.
-#[must_use]
-pub fn schema() -> Value {
-    let mut properties = serde_json::Map::new();
-    for entry in TABLE {
-        let kind = if entry.kind == "number" { "integer" } else { "string" };
-        let mut property = json!({"type": kind, "description": format!("{} Variable: {}.", entry.doc, entry.name)});
-        if let Some(default) = entry.default {
-            property["default"] = json!(default);
-        }
-        properties.insert(key(entry.name), property);
-        if entry.secret {
-            let doc = format!("File that holds {}. Variable: {}_FILE.", key(entry.name), entry.name);
-            properties.insert(format!("{}_file", key(entry.name)), json!({"type": "string", "description": doc}));
-        }
-    }
-    for (name, value) in super::file::schema() {
-        properties.insert(name, value);
-    }
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "switchover.toml",
-        "type": "object",
-        "additionalProperties": false,
-        "properties": properties,
-    })
-}
+/// The file.
+pub static FILE: Object = Object {
+    name: "the file",
+    doc: "Keys of the first table can be given in the environment too, which wins. Paths are from the file's own folder.",
+    fields: &[
+        of(v::LISTEN),
+        of(v::PUBLIC_URL),
+        of(v::DATA),
+        of(v::DATABASE_URL),
+        of(v::GITHUB_URL),
+        of(v::GITHUB_WEB_URL),
+        of(v::APP_ID),
+        of(v::PRIVATE_KEY),
+        of(v::WEBHOOK_SECRET),
+        of(v::SLACK_URL),
+        of(v::EXECUTOR),
+        field(
+            "trusted_local",
+            Kind::List(&REPOSITORIES_KIND, 1_000),
+            "Repositories whose steps may run on this host (executor and target `local`). Forks never.",
+        ),
+        field(
+            "targets",
+            Kind::Map(&f::ENVIRONMENT_NAME, &TARGET_KIND, 200),
+            "Where releases run, by the name that repositories use.",
+        ),
+        field("registries", Kind::Map(&REGISTRY_HOST, &REGISTRY_KIND, 100), "Registries to push images to, by host."),
+        field("secrets", Kind::Map(&REPOSITORY, &GRANTS_KIND, 5_000), "Secrets by repository (owner/name) and name."),
+        field(
+            "slack",
+            Kind::Map(&f::CHANNEL, &CHANNEL_KIND, 1_000),
+            "Slack incoming webhooks by channel: each is bound to one.",
+        ),
+        field("limits", Kind::Object(&LIMITS), "What this server may use."),
+    ],
+};
 
-/// The same as a table for docs/.
-#[must_use]
-pub fn reference_markdown() -> String {
-    let mut text =
-        String::from("| variable | key in switchover.toml | type | default | what |\n|---|---|---|---|---|\n");
-    for e in TABLE {
-        let default = e.default.map_or("–".to_owned(), |d| format!("`{d}`"));
-        let also = if e.secret { format!(", `{}_FILE`", e.name) } else { String::new() };
-        let _ = writeln!(text, "| `{}`{also} | `{}` | {} | {default} | {} |", e.name, key(e.name), e.kind, e.doc);
-    }
-    text.push_str(super::file::REFERENCE);
-    text
-}
+/// A target.
+pub static TARGET: Object = Object {
+    name: "a target",
+    doc: "A place that releases run on.",
+    fields: &[
+        required("kind", Kind::Word(&["local"]), "`local`: processes on this host, behind `switchover agent`."),
+        required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may use it."),
+        field(
+            "listen",
+            Kind::Map(&LISTENER, &ADDRESS_KIND, 1_000),
+            "Public address of each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.",
+        ),
+        Field {
+            key: "agent",
+            kind: Kind::Text(&FILE_PATH),
+            required: false,
+            default: Some("agent inside the data folder"),
+            doc: "Data folder of the agent.",
+        },
+    ],
+};
+
+/// A registry.
+pub static REGISTRY: Object = Object {
+    name: "a registry",
+    doc: "Where images are pushed to.",
+    fields: &[
+        required("username", Kind::Text(&f::LINE), "Who logs in."),
+        required("password_file", Kind::Text(&FILE_PATH), "File with the password or token."),
+        required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may push there."),
+    ],
+};
+
+/// A secret.
+pub static GRANT: Object = Object {
+    name: "a secret",
+    doc: "A value and what it is granted to. Forks, Dependabot and Renovate never get one.",
+    fields: &[
+        required("file", Kind::Text(&FILE_PATH), "File with the value."),
+        field("environments", Kind::List(&ENVIRONMENT_KIND, 100), "Environments whose running apps get it."),
+        Field {
+            key: "steps",
+            kind: Kind::Bool,
+            required: false,
+            default: Some("false"),
+            doc: "Whether steps get it on pushes to branches that environments are released from.",
+        },
+        Field {
+            key: "pull_requests",
+            kind: Kind::Bool,
+            required: false,
+            default: Some("false"),
+            doc: "Whether steps of the repository's own pull requests get it too.",
+        },
+    ],
+};
+
+/// A channel.
+pub static CHANNEL: Object = Object {
+    name: "a channel",
+    doc: "A Slack channel's incoming webhook.",
+    fields: &[required("url_file", Kind::Text(&FILE_PATH), "File with the webhook's address.")],
+};
+
+/// The limits.
+pub static LIMITS: Object = Object {
+    name: "limits",
+    doc: "What this server may use.",
+    fields: &[
+        Field {
+            key: "concurrent_steps",
+            kind: Kind::Int(1, 1_024),
+            required: false,
+            default: None,
+            doc: "Steps that run at the same time. Default: the number of cores.",
+        },
+        field("step_memory", Kind::Size, "Memory that one step may use. Default: no limit."),
+    ],
+};

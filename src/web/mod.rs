@@ -51,11 +51,10 @@ pub fn bind(
     workers: usize,
 ) -> std::io::Result<(Server, Vec<SocketAddr>)> {
     let data = web::Data::from(web);
-    let engine = engine.map(web::Data::new);
     let server = HttpServer::new(move || {
         let app = App::new().app_data(data.clone()).configure(configure);
         match &engine {
-            Some(engine) => app.app_data(engine.clone()).configure(site::configure),
+            Some(engine) => app.configure(|cfg| site::configure(cfg, engine)),
             None => app,
         }
     })

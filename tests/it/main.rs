@@ -3,7 +3,7 @@
 
 mod agent;
 mod config;
-mod demo;
+mod durable;
 mod engine;
 mod exec;
 mod github;
@@ -14,6 +14,5 @@ mod report;
 mod rollout;
 mod settings;
 mod standin;
-mod store;
 mod tidy;
 mod web;

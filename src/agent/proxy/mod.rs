@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, Response, StatusCode,
+    HeaderName, HeaderValue, Method, Request, Response, StatusCode,
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
 };
 use http_body::{Body, Frame, SizeHint};
@@ -35,6 +35,11 @@ use self::{
 
 /// Connections that were found closed, or refused, before a request could be sent; then the app is taken for broken.
 const ATTEMPTS: usize = 16;
+
+/// A request with this header is one of the prober's own.
+const PROBE: HeaderName = HeaderName::from_static("x-switchover-probe");
+/// Only the prober is told which slot answered.
+const RELEASE: HeaderName = HeaderName::from_static("x-switchover-release");
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -92,6 +97,7 @@ async fn answer(
     let Some(route) = table.find(headers::host_of(&request)) else {
         return Ok(words(StatusCode::NOT_FOUND, "no service for this host\n"));
     };
+    let probe = request.headers_mut().remove(PROBE).is_some();
     let upgrade = headers::wanted_upgrade(&request);
     let ours = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     headers::forward(&mut request, from.peer.ip(), from.own);
@@ -120,7 +126,12 @@ async fn answer(
         match conn.send(request).await {
             Ok(response) => {
                 lease.count_forwarded();
-                return Ok(pass(response, Some(conn), lease));
+                let slot = probe.then(|| lease.slot.name.clone());
+                let mut answer = pass(response, Some(conn), lease);
+                if let Some(slot) = slot {
+                    answer.headers_mut().insert(RELEASE, slot);
+                }
+                return Ok(answer);
             }
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) => {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use tokio::{net::TcpStream, sync::Notify};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -74,6 +75,8 @@ impl Instance {
 /// One slot as requests see it.
 #[derive(Debug)]
 pub(in crate::agent) struct Slot {
+    /// For [`super::RELEASE`].
+    pub(super) name: HeaderValue,
     instances: RwLock<Arc<[Arc<Instance>]>>,
     requests: AtomicU64,
     server_errors: AtomicU64,
@@ -92,9 +95,10 @@ pub(in crate::agent) struct Slot {
 
 impl Slot {
     /// `changed` is told when a copy listens.
-    pub(in crate::agent) fn new(changed: Arc<Notify>) -> Arc<Self> {
+    pub(in crate::agent) fn new(name: &str, changed: Arc<Notify>) -> Arc<Self> {
         let stop = CancellationToken::new();
         let slot = Arc::new(Self {
+            name: HeaderValue::from_str(name).unwrap_or_else(|_| HeaderValue::from_static("?")),
             instances: RwLock::new(Arc::new([])),
             requests: AtomicU64::new(0),
             server_errors: AtomicU64::new(0),

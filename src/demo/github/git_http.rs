@@ -3,7 +3,7 @@
 use std::{path::Path, process::Stdio};
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, http::StatusCode, web};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_util::io::ReaderStream;
@@ -92,6 +92,7 @@ fn denied(why: Denied) -> HttpResponse {
 }
 
 /// Who may do it, and with which repository.
+#[expect(clippy::result_large_err, reason = "the error is the answer itself, made once per refused request")]
 fn admit(request: &HttpRequest, owner: &str, name: &str, standin: &StandIn) -> Result<(i64, Who), HttpResponse> {
     let who = standin.who(header(request, "authorization")).map_err(denied)?;
     let name = name.strip_suffix(".git").unwrap_or(name);
@@ -226,7 +227,7 @@ async fn cgi(
     let stream = ReaderStream::new(out).map(move |chunk| {
         // The child lives as long as its output is read.
         let _ = &child;
-        chunk.map(Bytes::from)
+        chunk
     });
     Ok(response.streaming(stream))
 }

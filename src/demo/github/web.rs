@@ -168,7 +168,7 @@ async fn press(
 
 /// `POST /settings/apps/new` with a manifest ("Registering a GitHub App from a manifest"): asks the owner.
 async fn manifest(
-    path: web::Path<HashMap<String, String>>,
+    request: HttpRequest,
     query: web::Query<HashMap<String, String>>,
     standin: web::Data<StandIn>,
     fields: Fields,
@@ -186,7 +186,7 @@ async fn manifest(
     let waiting = Manifest {
         manifest,
         state: query.get("state").cloned(),
-        owner: path.get("org").cloned().unwrap_or_else(|| "stand-in".to_owned()),
+        owner: request.match_info().get("org").unwrap_or("stand-in").to_owned(),
         app: None,
         created_at: now(),
     };

@@ -29,11 +29,11 @@ fn wants(model: &Model, app: i64, installation_permissions: Option<Level>, event
         return true;
     }
     let subscribed = model.apps.get(&app).is_some_and(|a| a.spec.events.contains(event));
-    let with_checks = match (event, action) {
-        ("check_run", Some("rerequested" | "requested_action" | "created" | "completed")) => true,
-        ("check_suite", Some("requested" | "rerequested" | "completed")) => true,
-        _ => false,
-    };
+    let with_checks = matches!(
+        (event, action),
+        ("check_run", Some("rerequested" | "requested_action" | "created" | "completed"))
+            | ("check_suite", Some("requested" | "rerequested" | "completed"))
+    );
     subscribed || (with_checks && installation_permissions == Some(Level::Write))
 }
 

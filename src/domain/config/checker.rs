@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Words of other tools and what they are called here.
-const ELSEWHERE: [(&str, &str); 34] = [
+const ELSEWHERE: [(&str, &str); 42] = [
     ("approvals", "approval"),
     ("reviewers", "approval"),
     ("branches", "push"),
@@ -45,6 +45,14 @@ const ELSEWHERE: [(&str, &str); 34] = [
     ("schedule", "windows"),
     ("timeout_minutes", "timeout"),
     ("type", "kind"),
+    ("private_key", "private_key_file"),
+    ("webhook_secret", "webhook_secret_file"),
+    ("slack_url", "slack_url_file"),
+    ("password", "password_file"),
+    ("value", "file"),
+    ("url", "url_file"),
+    ("repos", "repositories"),
+    ("bind", "listen"),
 ];
 
 /// Checks a tree against a table and collects all mistakes on the way.
@@ -237,12 +245,14 @@ impl Checker {
         let NodeData::Map(entries) = &node.data else {
             let (at, what) = match &node.data {
                 NodeData::Null => (key_at, "has no value".to_owned()),
+                // Not shown: where a secret's file is expected, somebody may have written the secret.
+                NodeData::Scalar { .. } => (node.at, "is a single value".to_owned()),
                 _ => (node.at, format!("is {}", describe(node))),
             };
             // `test: make test` for `test: {run: make test}` is the commonest of all.
             let hint = match &node.data {
-                NodeData::Scalar { text, .. } if object.fields[0].required && text.len() <= 60 => {
-                    Some(format!("{{{}: {text}}}", object.fields[0].key))
+                NodeData::Scalar { text, .. } if object.fields[0].key == "run" && text.len() <= 60 => {
+                    Some(format!("{{run: {text}}}"))
                 }
                 _ => None,
             };
@@ -269,7 +279,7 @@ impl Checker {
             }
             if field.required {
                 let message = format!("{} has no `{}`", self.subject(object), field.key);
-                self.wrong(key_at, message, format!("`{}: …`, {}", field.key, describe_kind(&field.kind)), None);
+                self.wrong(key_at, message, format!("`{}`, {}", field.key, describe_kind(&field.kind)), None);
             }
             if let Some(value) = self.default(field, node.at) {
                 pairs.push(Pair { key: field.key.to_owned(), at: node.at, written: false, value });

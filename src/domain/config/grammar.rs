@@ -226,6 +226,7 @@ pub fn describe_kind(kind: &Kind) -> String {
     match kind {
         Kind::Text(format) => format.expected.to_owned(),
         Kind::Bool => "true or false".to_owned(),
+        Kind::Int(only, most) if only == most => format!("the number {only}"),
         Kind::Int(least, most) => format!("a whole number from {least} to {most}"),
         Kind::Cpu => "cores such as 2, 0.5 or 500m".to_owned(),
         Kind::Size => "a size such as 512Mi or 2Gi".to_owned(),

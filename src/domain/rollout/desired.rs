@@ -49,7 +49,7 @@ pub struct Desired {
     /// Forward or back.
     pub kind: Kind,
     /// All apps of the environment, in the order in which they are switched (`switch_after` resolved). The way back,
-    /// and a rollback, go in reverse.
+    /// and a rollback, go in reverse, workers last.
     pub apps: Vec<DesiredApp>,
     /// Whether a person must say yes: before anything where a `pre_deploy` is among the apps, else before the switch.
     pub approval: bool,
@@ -73,11 +73,19 @@ impl Desired {
     }
 
     /// The apps in the order in which this rollout switches them.
-    pub fn in_order(&self) -> Box<dyn Iterator<Item = &DesiredApp> + '_> {
+    pub fn in_order(&self) -> std::vec::IntoIter<&DesiredApp> {
         match self.kind {
-            Kind::Release => Box::new(self.apps.iter()),
-            Kind::Rollback => Box::new(self.apps.iter().rev()),
+            Kind::Release => self.apps.iter().collect::<Vec<_>>().into_iter(),
+            Kind::Rollback => self.backwards().into_iter(),
         }
+    }
+
+    /// The apps in the order of the way back: reverse, and workers last, because a worker's end may take its time and
+    /// users wait for the others.
+    #[must_use]
+    pub fn backwards(&self) -> Vec<&DesiredApp> {
+        let of = |kind| self.apps.iter().rev().filter(move |a| a.kind == kind);
+        of(AppKind::Web).chain(of(AppKind::Worker)).collect()
     }
 
     /// Whether the approval comes before anything is touched.

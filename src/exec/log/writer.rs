@@ -12,13 +12,14 @@ pub struct LogWriter<W> {
     printed: u64,
     kept: u64,
     truncated: bool,
+    lost: bool,
     line: Vec<u8>,
 }
 
 impl<W: Write> LogWriter<W> {
     /// A writer that keeps about `limit` bytes of output.
     pub fn new(out: W, limit: u64) -> Self {
-        Self { out, limit, printed: 0, kept: 0, truncated: false, line: Vec::new() }
+        Self { out, limit, printed: 0, kept: 0, truncated: false, lost: false, line: Vec::new() }
     }
 
     /// Takes what was printed. Lines that ended are written at once.
@@ -38,7 +39,12 @@ impl<W: Write> LogWriter<W> {
                 self.end_line(&mut records, ms);
             }
         }
-        self.out.write_all(&records)
+        self.write(&records)
+    }
+
+    /// What the file refuses (a full disk) is dropped output like that past the limit.
+    fn write(&mut self, records: &[u8]) -> io::Result<()> {
+        self.out.write_all(records).inspect_err(|_| self.lost = true)
     }
 
     fn end_line(&mut self, records: &mut Vec<u8>, ms: u64) {
@@ -67,7 +73,7 @@ impl<W: Write> LogWriter<W> {
             self.end_line(&mut records, ms);
         }
         record(&mut records, ms, format!("{OWN}{text}").as_bytes());
-        self.out.write_all(&records)
+        self.write(&records)
     }
 
     /// Writes a last line that did not end. To be called once, at the end.
@@ -79,7 +85,7 @@ impl<W: Write> LogWriter<W> {
         if !self.line.is_empty() && !self.truncated {
             self.end_line(&mut records, ms);
         }
-        self.out.write_all(&records)?;
+        self.write(&records)?;
         self.out.flush()
     }
 
@@ -92,7 +98,7 @@ impl<W: Write> LogWriter<W> {
     /// Whether output was dropped.
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.truncated
+        self.truncated || self.lost
     }
 }
 

@@ -4,7 +4,8 @@
 //! body that does not fit the event it claims to be is no proof of a fault on GitHub's side: it is an error here, and
 //! the caller keeps it in quarantine and answers 2xx, because a 4xx would be redelivered.
 
-pub(super) mod payload;
+mod payload;
+pub(super) mod shapes;
 
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};

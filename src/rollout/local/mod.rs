@@ -150,20 +150,21 @@ impl LocalTarget {
         let ours = |event: &Event| match event {
             Event::Changed { service, .. } | Event::Switched { service, .. } => service.starts_with(prefix),
         };
-        if let Some(stream) = events.as_mut() {
-            loop {
-                match stream.next().await {
-                    Some(event) if ours(&event) => break,
-                    Some(_) => {}
-                    None => {
-                        *events = None;
-                        return;
-                    }
-                }
+        let Some(stream) = events.as_mut() else { return };
+        let mut last = loop {
+            match stream.next().await {
+                Some(event) if !ours(&event) => {}
+                last => break last,
             }
-            // One look answers all that has come by now.
-            while let Some(Some(_)) = stream.next().now_or_never() {}
+        };
+        // One look answers all that has come by now.
+        while last.is_some() {
+            match stream.next().now_or_never() {
+                Some(event) => last = event,
+                None => return,
+            }
         }
+        *events = None;
     }
 }
 

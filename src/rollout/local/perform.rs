@@ -58,7 +58,7 @@ impl LocalTarget {
                 let app = find(app)?;
                 let service = service_id(&desired.key, &app.name);
                 if app.kind == AppKind::Worker {
-                    self.replace(desired, epoch, app, from.as_ref(), to).await?;
+                    self.replace(desired, epoch, app, to).await?;
                 }
                 let from = from.as_ref().map(Slot::as_str);
                 let switched = self.agent().switch(&service, epoch, from, to.as_str()).await.map_err(refused)?;
@@ -190,20 +190,18 @@ impl LocalTarget {
     }
 
     /// A worker is never doubled: the one stops to its end, then the other starts.
-    async fn replace(
-        &self,
-        desired: &Desired,
-        epoch: Epoch,
-        app: &DesiredApp,
-        from: Option<&Slot>,
-        to: &Slot,
-    ) -> Result<(), TargetError> {
+    async fn replace(&self, desired: &Desired, epoch: Epoch, app: &DesiredApp, to: &Slot) -> Result<(), TargetError> {
         let service = service_id(&desired.key, &app.name);
-        if let Some(from) = from {
-            match self.agent().set_running(&service, from.as_str(), epoch, false).await {
-                Ok(_) => {}
-                Err(e) if is_missing(&e) => {}
-                Err(e) => return Err(refused(e)),
+        let status = self.agent().status().await.map_err(refused)?;
+        let found = status.services.get(&service).map(|s| &s.slots);
+        // Not only the live one: whatever another hand may have left running.
+        for (other, slot) in found.into_iter().flatten() {
+            if other != to.as_str() && (slot.running || slot.instances.iter().any(|i| i.pid.is_some())) {
+                match self.agent().set_running(&service, other, epoch, false).await {
+                    Ok(_) => {}
+                    Err(e) if is_missing(&e) => {}
+                    Err(e) => return Err(refused(e)),
+                }
             }
         }
         if to == &app.slot {

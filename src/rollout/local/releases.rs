@@ -118,9 +118,23 @@ enum Entry {
 /// # Errors
 /// [`ReleaseError`]. Nothing half-made is ever left under a release's name.
 pub fn store(app_dir: &Path, files: Option<&[String]>, root: &Path) -> Result<StoredRelease, ReleaseError> {
+    store_through(app_dir, files, root, None)
+}
+
+/// The same where folders of `app_dir` may be links into `caches`: those are gone through as if they lay here.
+///
+/// # Errors
+/// As [`store`].
+pub fn store_through(
+    app_dir: &Path,
+    files: Option<&[String]>,
+    root: &Path,
+    caches: Option<&Path>,
+) -> Result<StoredRelease, ReleaseError> {
     fs::create_dir_all(root).map_err(at(root))?;
     let app_dir = &app_dir.canonicalize().map_err(at(app_dir))?;
-    let found = choose(app_dir, files)?;
+    let caches = caches.and_then(|c| c.canonicalize().ok());
+    let found = choose(app_dir, files, caches.as_deref())?;
     let draft = Draft::new(root)?;
     let mut manifest = Vec::new();
     let mut bytes = 0;
@@ -338,9 +352,9 @@ fn stays_inside(path: &Path, target: &Path) -> bool {
 }
 
 /// Paths from `app_dir` that belong to the release, sorted.
-fn choose(app_dir: &Path, files: Option<&[String]>) -> Result<Vec<PathBuf>, ReleaseError> {
+fn choose(app_dir: &Path, files: Option<&[String]>, caches: Option<&Path>) -> Result<Vec<PathBuf>, ReleaseError> {
     let mut all = Vec::new();
-    walk(app_dir, Path::new(""), &mut all)?;
+    walk(app_dir, Path::new(""), caches, &mut all)?;
     all.sort_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
     let Some(patterns) = files else {
         return if all.is_empty() { Err(ReleaseError::Empty) } else { Ok(all) };
@@ -376,8 +390,8 @@ fn glob(pattern: &str) -> Result<GlobSet, ReleaseError> {
     set.build().map_err(|e| wrong(e.to_string()))
 }
 
-/// Files, links and empty folders below; never through a link.
-fn walk(app_dir: &Path, below: &Path, all: &mut Vec<PathBuf>) -> Result<(), ReleaseError> {
+/// Files, links and empty folders below; through no link but those into `caches`.
+fn walk(app_dir: &Path, below: &Path, caches: Option<&Path>, all: &mut Vec<PathBuf>) -> Result<(), ReleaseError> {
     let folder = app_dir.join(below);
     let mut empty = true;
     for entry in fs::read_dir(&folder).map_err(at(&folder))? {
@@ -387,8 +401,11 @@ fn walk(app_dir: &Path, below: &Path, all: &mut Vec<PathBuf>) -> Result<(), Rele
             continue;
         }
         let path = below.join(entry.file_name());
-        if entry.file_type().map_err(at(&folder))?.is_dir() {
-            walk(app_dir, &path, all)?;
+        let kind = entry.file_type().map_err(at(&folder))?;
+        let cached = kind.is_symlink()
+            && caches.is_some_and(|c| entry.path().canonicalize().is_ok_and(|to| to.is_dir() && to.starts_with(c)));
+        if kind.is_dir() || cached {
+            walk(app_dir, &path, caches, all)?;
         } else {
             all.push(path);
         }

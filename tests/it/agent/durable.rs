@@ -193,6 +193,75 @@ async fn a_state_that_can_not_be_understood_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pointer_that_can_not_be_written_does_not_move() {
+    let host = Host::new().await;
+    let address = host.serving("v1", host.release("v1")).await;
+    host.put("v2", host.release("v2")).await;
+    host.pid("v2").await;
+    // In the way of the next write, as a full disk would be.
+    let obstacle = host.state().with_extension("json.new");
+    fs::create_dir(&obstacle).unwrap();
+    let (code, message) = super::refusal(host.client.switch(SERVICE, E1, Some("v1"), "v2").await);
+    assert_eq!(code, switchover::agent::protocol::ErrorCode::Failed, "{message}");
+    assert_eq!(host.service().await.active.as_deref(), Some("v1"));
+    assert_eq!(get(address, "/").await, (200, "v1".to_owned()));
+    fs::remove_dir(&obstacle).unwrap();
+    host.client.switch(SERVICE, E1, Some("v1"), "v2").await.unwrap();
+    assert_eq!(get(address, "/").await, (200, "v2".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_a_stranger_holds_at_the_start_is_had_later() {
+    let mut host = Host::new().await;
+    let address = host.serving("v1", host.release("v1")).await;
+    host.kill();
+    let stranger = std::net::TcpListener::bind(address).unwrap();
+    host.start().await;
+    host.client.put_service("another", Some("127.0.0.1:0".parse().unwrap()), &[]).await.unwrap();
+    drop(stranger);
+    let back = async {
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, back).await.unwrap();
+    assert_eq!(get(address, "/").await, (200, "v1".to_owned()));
+    assert_eq!(host.log().matches("can't listen").count(), 1, "said once: {}", host.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_ends_does_not_wait_for_a_slow_stop() {
+    let mut host = Host::new().await;
+    host.client.put_service(SERVICE, None, &[]).await.unwrap();
+    let mut spec = host.release("deaf");
+    spec.argv = vec!["/bin/sh".into(), "-c".into(), "trap '' TERM; echo ready; while :; do sleep 1; done".into()];
+    spec.stop_grace_ms = 1_000_000;
+    host.put("deaf", spec).await;
+    let pid = host.pid("deaf").await;
+    let log = host.dir.path().join("logs/deaf/0.log");
+    while !fs::read_to_string(&log).unwrap_or_default().contains("ready") {
+        tokio::task::yield_now().await;
+    }
+    let client = host.client.clone();
+    let removing = tokio::spawn(async move { client.remove_slot(SERVICE, "deaf", E1).await });
+    while host.service().await.slots.contains_key("deaf") {
+        tokio::task::yield_now().await;
+    }
+    host.client.shutdown(false).await.unwrap();
+    assert!(host.agent.take().unwrap().wait().unwrap().success());
+    assert!(matches!(removing.await.unwrap(), Err(ClientError::Unavailable { .. })));
+    // The next one takes the stop up where it was: hidden, and not forgotten before the process is gone.
+    host.start().await;
+    assert!(host.service().await.slots.is_empty());
+    assert!(lives(pid));
+    assert_eq!(recorded_pids(&host.state()), [Pid::from_raw(pid.cast_signed())]);
+    killpg(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+    host.client.remove_slot(SERVICE, "deaf", E1).await.unwrap();
+    gone(pid).await;
+    assert!(recorded_pids(&host.state()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_agent_for_each_folder() {
     let host = Host::new().await;
     let out = host.command().stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();

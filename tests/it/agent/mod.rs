@@ -36,7 +36,7 @@ const SERVICE: &str = "octo-1/production/web";
 const E1: Epoch = Epoch(1);
 
 /// The app, compiled once for each of its versions.
-fn app() -> &'static Path {
+pub(crate) fn app() -> &'static Path {
     static APP: OnceLock<PathBuf> = OnceLock::new();
     APP.get_or_init(|| {
         let source = include_str!("app.rs.txt");
@@ -58,7 +58,7 @@ fn app() -> &'static Path {
 }
 
 /// Apps end when this test process does.
-fn lifeline() -> SocketAddr {
+pub(crate) fn lifeline() -> SocketAddr {
     static LIFELINE: OnceLock<SocketAddr> = OnceLock::new();
     *LIFELINE.get_or_init(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -74,10 +74,10 @@ fn lifeline() -> SocketAddr {
 }
 
 /// A host with an agent on it.
-struct Host {
-    dir: tempfile::TempDir,
+pub(crate) struct Host {
+    pub(crate) dir: tempfile::TempDir,
     agent: Option<Child>,
-    client: Client,
+    pub(crate) client: Client,
 }
 
 impl Host {
@@ -88,7 +88,7 @@ impl Host {
         Self { dir, agent: None, client }
     }
 
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let mut host = Self::bare();
         host.start().await;
         host
@@ -110,7 +110,7 @@ impl Host {
         command
     }
 
-    async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let command = self.command();
         self.start_as(command).await;
     }
@@ -126,12 +126,12 @@ impl Host {
         tokio::time::timeout(DEADLINE, up).await.unwrap_or_else(|_| panic!("no agent: {}", self.log()));
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("agent.txt")).unwrap_or_default()
     }
 
     /// As the kernel's out-of-memory killer would.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
@@ -248,13 +248,13 @@ async fn gone(pid: u32) {
     tokio::time::timeout(DEADLINE, wait).await.unwrap_or_else(|_| panic!("process {pid} lives on"));
 }
 
-async fn get(address: SocketAddr, path: &str) -> (u16, String) {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let response = fresh().get(format!("http://{address}{path}")).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
 /// A client that opens a connection for each request.
-fn fresh() -> reqwest::Client {
+pub(crate) fn fresh() -> reqwest::Client {
     reqwest::Client::builder().pool_max_idle_per_host(0).no_proxy().timeout(DEADLINE).build().unwrap()
 }
 

@@ -291,3 +291,34 @@ async fn requests_wait_for_a_container_that_comes_back() {
     }
     running.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_waits_for_a_word_gets_it() {
+    let host = Host::new().await;
+    let address = host.serving("v1", host.release("v1")).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head =
+        "POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut word = [0; 25];
+    stream.read_exact(&mut word).await.unwrap();
+    assert_eq!(&word, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.starts_with("HTTP/1.1 200 ") && rest.ends_with("\r\n\r\n5"), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_never_comes_up_is_answered_for() {
+    let host = Host::new().await;
+    let mut spec = host.release("v1");
+    spec.env.insert("EXIT_AT_START".into(), "1".into());
+    let address = host.serving("v1", spec).await;
+    let waiting: Vec<_> = (0..5).map(|_| tokio::spawn(get(address, "/"))).collect();
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap(), (503, "no copy of the app is running\n".to_owned()));
+    }
+    let service = host.service().await;
+    assert_eq!((service.unrouted, service.slots["v1"].counters.in_flight), (5, 0));
+}

@@ -121,6 +121,24 @@ async fn the_old_slot_is_idle_only_after_its_last_answer() {
     assert_eq!(get(address, "/").await, (200, "v2".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_moves_with_its_next_request() {
+    let host = Host::new().await;
+    let address = host.serving("v1", host.release("v1")).await;
+    host.put("v2", host.release("v2")).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let (mut from, mut to) = ("v1", "v2");
+    for _ in 0..20 {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(from.as_bytes()) {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        host.client.switch(SERVICE, E1, Some(from), to).await.unwrap();
+        (from, to) = (to, from);
+    }
+}
+
 pub(super) async fn websocket(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n").await.unwrap();

@@ -33,7 +33,7 @@ notify: {slack: #deploys
     6:11 apps.backend.path | `../backend` leads out of its folder: expected a folder from the repository's root, such as services/api (`.` for the root itself)
     7:5 apps.backend.prot | `prot` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `port`?
     9:34 apps.backend.steps.test.timeout | `20 min` is not a duration: expected a duration such as 20m, 30s or 250ms, 1s to 1d; did you mean `20m`?
-    10:7 apps.backend.steps.lint | `lint` (a step) has no `run`: expected `run: …`, a shell command
+    10:7 apps.backend.steps.lint | `lint` (a step) has no `run`: expected `run`, a shell command
     11:3 apps.backend | `backend` stands here a second time: expected it once (the first is on line 5)
     14:28 environments.production.deploy.promote_from | `branch` beside `promote_from`: expected one of the two: a branch is built, or another environment's digests are promoted
     14:42 environments.production.deploy.promote_from | there is no environment `stagging`: expected an environment of this file: staging; did you mean `staging`?
@@ -45,26 +45,26 @@ notify: {slack: #deploys
 #[test]
 fn version() {
     told!("apps: {}", @r#"
-    1:1  | the file has no `version`: expected `version: …`, a whole number from 1 to 1
+    1:1  | the file has no `version`: expected `version`, the number 1
     1:7 apps | `apps` names no app: expected at least one app; without `apps` they are inferred from the repository
     "#);
     told!("version: 2\nwhatever: [}", @r#"2:11  | this is not YAML: mismatched bracket '[' closed by '}': expected well-formed YAML"#);
     told!("version: 2\nwhatever: yes", @r#"1:10 version | `2` is not a version that this build knows: expected 1"#);
     told!("version: v1", @r#"1:10 version | `v1` is not a version that this build knows: expected 1"#);
-    told!("version:", @r#"1:1 version | `version` has no value: expected a whole number from 1 to 1"#);
-    told!("version: '1'", @r#"1:10 version | `1` is in quotes: expected a whole number from 1 to 1; did you mean `1`?"#);
-    told!("version: [1]", @r#"1:10 version | `version` is a list: expected a whole number from 1 to 1"#);
+    told!("version:", @r#"1:1 version | `version` has no value: expected the number 1"#);
+    told!("version: '1'", @r#"1:10 version | `1` is in quotes: expected the number 1; did you mean `1`?"#);
+    told!("version: [1]", @r#"1:10 version | `version` is a list: expected the number 1"#);
 }
 
 #[test]
 fn shapes() {
     told!("- a\n- b", @r#"1:1  | the file is a list: expected a mapping with the keys version, on, apps, environments, notify"#);
-    told!("just text", @r#"1:1  | the file is the single value `just text`: expected a mapping with the keys version, on, apps, environments, notify; did you mean `{version: just text}`?"#);
+    told!("just text", @r#"1:1  | the file is a single value: expected a mapping with the keys version, on, apps, environments, notify"#);
     told!("version: 1\napps: []\nenvironments: none\nnotify: '#deploys'\non: push", @r#"
     2:7 apps | `apps` is a list: expected a mapping from names to an app
     3:15 environments | `environments` is the single value `none`: expected a mapping from names to an environment
-    4:9 notify | `notify` is the single value `#deploys`: expected a mapping with the keys slack
-    5:5 on | `on` is the single value `push`: expected a mapping with the keys push, pull_request
+    4:9 notify | `notify` is a single value: expected a mapping with the keys slack
+    5:5 on | `on` is a single value: expected a mapping with the keys push, pull_request
     "#);
     told!("version: 1\napps:\nenvironments:\n  p:\n", @r#"
     2:1 apps | `apps` has no value: expected a mapping from names to an app
@@ -76,7 +76,7 @@ fn shapes() {
     2:46 apps.a.steps | `steps` is a list: expected a mapping from names to a step
     2:68 apps.a.secrets | `secrets` is a mapping: expected a list in brackets, each item letters, digits and underscores, such as DB_URL; PORT, URL and SWITCHOVER_… are Switchover's own
     "#);
-    told!("version: 1\napps: {a: {steps: {test: make test}}}", @r#"2:26 apps.a.steps.test | `test` is the single value `make test`: expected a mapping with the keys run, reports, services, timeout, env, resources; did you mean `{run: make test}`?"#);
+    told!("version: 1\napps: {a: {steps: {test: make test}}}", @r#"2:26 apps.a.steps.test | `test` is a single value: expected a mapping with the keys run, reports, services, timeout, env, resources; did you mean `{run: make test}`?"#);
     told!("version: 1\non: {pull_request: yes}\napps: {a: {port: '8080', kind: job}}", @r#"
     2:20 on.pull_request | `yes` is not a boolean: expected true or false; did you mean `true`?
     3:18 apps.a.port | `8080` is in quotes: expected a whole number from 1 to 65535; did you mean `8080`?
@@ -116,7 +116,7 @@ fn unknown_keys() {
     2:83 apps.a.working-directory | `working-directory` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `path`?
     "#);
     told!("version: 1\napps: {a: {steps: {test: {command: x, timeout-minutes: 5}}}}", @r#"
-    2:20 apps.a.steps.test | `test` (a step) has no `run`: expected `run: …`, a shell command
+    2:20 apps.a.steps.test | `test` (a step) has no `run`: expected `run`, a shell command
     2:27 apps.a.steps.test.command | `command` is not a key of a step: expected one of run, reports, services, timeout, env, resources; did you mean `run`?
     2:39 apps.a.steps.test.timeout-minutes | `timeout-minutes` is not a key of a step: expected one of run, reports, services, timeout, env, resources; did you mean `timeout`?
     "#);
@@ -199,7 +199,7 @@ fn images_urls_and_the_rest() {
     8:24 apps.f.steps.t.run | `` is empty: expected a shell command
     8:39 apps.f.steps.t.services.my_db | the name `my_db` is not a host name: expected a host name of 1 to 63 lower-case letters, digits and dashes; did you mean `my-db`?
     8:64 apps.f.steps.t.services.my_db.ready | `3306` does not say how: expected `tcp:` and a port, such as tcp:3306, or `health`; did you mean `tcp:3306`?
-    8:71 apps.f.steps.t.services.b | `b` (a service) has no `image`: expected `image: …`, an image such as maven:3-eclipse-temurin-17
+    8:71 apps.f.steps.t.services.b | `b` (a service) has no `image`: expected `image`, an image such as maven:3-eclipse-temurin-17
     8:82 apps.f.steps.t.services.b.ready | `tcp:0` is not a way to be ready: expected `tcp:` and a port, such as tcp:3306, or `health`
     8:108 apps.f.steps.t.resources.cpu | `-1` is not a number of cores: expected cores such as 2, 0.5 or 500m
     8:120 apps.f.steps.t.resources.memory | `2GB` is not a size: expected a size such as 512Mi or 2Gi; did you mean `2Gi`?

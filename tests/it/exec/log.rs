@@ -84,6 +84,13 @@ fn long_lines_are_split_and_the_limit_is_told_once() {
 }
 
 #[test]
+fn a_full_disk_loses_output_and_says_so() {
+    let mut writer = LogWriter::new(File::options().write(true).open("/dev/full").unwrap(), 1000);
+    assert!(writer.feed(b"one\ntwo\n", 1).is_err());
+    assert_eq!((writer.printed(), writer.truncated()), (8, true));
+}
+
+#[test]
 fn a_large_log_is_read_by_pages() {
     let all: String = (0..200_000).map(|n| format!("line {n}\n")).collect();
     let (_dir, path, ..) = written(&[all.as_bytes()], u64::MAX);

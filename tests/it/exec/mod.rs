@@ -6,3 +6,4 @@ mod host;
 mod local;
 mod log;
 mod reports;
+mod worktrees;

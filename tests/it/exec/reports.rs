@@ -424,7 +424,7 @@ fn reports_are_found_and_nothing_else() {
     nix::unistd::mkfifo(&root.join("target/surefire-reports/fifo.xml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     fs::create_dir(root.join("target/surefire-reports/dir.xml")).unwrap();
     fs::File::create(root.join("big.xml")).unwrap().set_len(30 * 1024 * 1024).unwrap();
-    fs::set_permissions(root.join("target/surefire-reports/a.txt"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(root.join("target/surefire-reports/a.txt"), fs::Permissions::from_mode(0o000)).unwrap();
     let find = |patterns: &[&str]| {
         let found = find_reports(&root, &patterns.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
         let names: Vec<String> = found.files.into_iter().map(|(n, c)| format!("{n}={}", c.len())).collect();

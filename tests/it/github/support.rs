@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -22,33 +22,39 @@ pub fn left_out(need: &str, test: &str, why: &str) {
 }
 
 /// The text of `file` in the published npm package `name` of exactly this version, fetched by `npm pack` (which
-/// checks its integrity) into the user's cache folder. The error says why it could not be had.
+/// checks its integrity) into the user's cache folder; only the files asked for are unpacked, some packages are huge.
+/// The error says why it could not be had.
 pub fn npm_file(name: &str, version: &str, file: &str) -> Result<Vec<u8>, String> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::home_dir().map(|h| h.join(".cache")))
         .ok_or("there is no home folder for the cache")?
-        .join("switchover-tests")
-        .join(format!("{}-{version}", name.trim_start_matches('@').replace('/', "-")));
-    let wanted = cache.join(file);
+        .join("switchover-tests");
+    let plain = format!("{}-{version}", name.trim_start_matches('@').replace('/', "-"));
+    let (tarball, wanted) = (cache.join(format!("{plain}.tgz")), cache.join(&plain).join(file));
+    let folder = wanted.parent().ok_or("the file has no folder")?;
+    std::fs::create_dir_all(folder).map_err(|e| format!("{} cannot be made: {e}", folder.display()))?;
     if !wanted.exists() {
-        let parent = cache.parent().ok_or("the cache has no parent")?;
-        std::fs::create_dir_all(parent).map_err(|e| format!("{} cannot be made: {e}", parent.display()))?;
-        // Beside the final place, so that the rename is on one file system and two tests at once do no harm.
-        let work = tempfile::tempdir_in(parent).map_err(|e| e.to_string())?;
-        run(Command::new("npm").args(["pack", "--silent", &format!("{name}@{version}")]).current_dir(work.path()))?;
-        let tarball = std::fs::read_dir(work.path())
-            .map_err(|e| e.to_string())?
-            .filter_map(Result::ok)
-            .find(|f| f.path().extension().is_some_and(|x| x == "tgz"))
-            .ok_or("npm pack left no .tgz")?;
-        run(Command::new("tar").arg("-xzf").arg(tarball.path()).current_dir(work.path()))?;
-        match std::fs::rename(work.path().join("package"), &cache) {
-            Err(e) if !wanted.exists() => return Err(format!("{} cannot be made: {e}", cache.display())),
-            _ => {}
+        // Beside the final place, so that the renames are on one file system and two tests at once do no harm.
+        let work = tempfile::tempdir_in(&cache).map_err(|e| e.to_string())?;
+        if !tarball.exists() {
+            run(Command::new("npm").args(["pack", "--silent", &format!("{name}@{version}")]).current_dir(work.path()))?;
+            let packed = std::fs::read_dir(work.path())
+                .map_err(|e| e.to_string())?
+                .filter_map(Result::ok)
+                .find(|f| f.path().extension().is_some_and(|x| x == "tgz"))
+                .ok_or("npm pack left no .tgz")?;
+            place(&packed.path(), &tarball)?;
         }
+        let inside = format!("package/{file}");
+        run(Command::new("tar").arg("-xzf").arg(&tarball).arg(&inside).current_dir(work.path()))?;
+        place(&work.path().join(inside), &wanted)?;
     }
     std::fs::read(&wanted).map_err(|e| format!("{} cannot be read: {e}", wanted.display()))
+}
+
+fn place(from: &Path, to: &Path) -> Result<(), String> {
+    std::fs::rename(from, to).map_err(|e| format!("{} cannot be made: {e}", to.display()))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -43,7 +43,7 @@ fn each_line_of_a_long_secret_counts_and_short_ones_do_not() {
     assert_eq!(redactor.text("x: second line, first line, abc"), "x: ***, ***, abc");
     let joined = Redactor::new(["ab\ncd"]);
     assert_eq!(joined.text("ab\ncd"), "***");
-    assert_eq!(joined.text("ab cd"), "ab cd");
+    assert_eq!(joined.text("ab, cd"), "ab, cd");
 }
 
 #[test]
@@ -213,7 +213,11 @@ proptest! {
             rest = &rest[size..];
         }
         out.push_str(&stream.finish());
-        // Two marks may stand side by side where one would do; otherwise it is what the whole text gives.
-        prop_assert_eq!(out.replace("******", "***"), redactor.text(&text).replace("******", "***"));
+        // Marks may stand side by side where one would do; otherwise it is what the whole text gives.
+        let mut one_mark = out;
+        while one_mark.contains("******") {
+            one_mark = one_mark.replace("******", "***");
+        }
+        prop_assert_eq!(one_mark, redactor.text(&text));
     }
 }

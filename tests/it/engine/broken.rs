@@ -1,0 +1,77 @@
+//! Repositories that are broken, empty, hostile or odd: a clear check each.
+
+use super::rig::{NAME, OWNER, Rig};
+
+const GOOD: &str = "version: 1\non: {push: [\"**\"]}\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configurations_that_can_not_be_used() {
+    let rig = Rig::start().await;
+    let enormous = format!("{GOOD}#{}\n", "x".repeat(400_000));
+    let bomb = format!(
+        "a: &a [x, x, x, x, x, x, x, x, x]\n{}",
+        ('b'..='j')
+            .map(|c| format!("{c}: &{c} [*{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}, *{p}]\n", p = (c as u8 - 1) as char))
+            .collect::<String>()
+    );
+    let deep = format!("version: 1\napps: {}1{}\n", "[".repeat(5000), "]".repeat(5000));
+    let cases: [(&str, &str, bool); 7] = [
+        ("an unknown key", "version: 1\napps:\n  web:\n    stepz:\n      test: {run: \"true\"}\n", true),
+        ("no YAML", "version: 1\napps: [\n", true),
+        ("enormous", &enormous, true),
+        ("an alias bomb", &bomb, true),
+        ("deep", &deep, true),
+        (
+            "a path that leads out",
+            "version: 1\napps:\n  web:\n    path: ../../etc\n    steps: {test: {run: \"true\"}}\n",
+            true,
+        ),
+        ("empty", "", false),
+    ];
+    for (what, text, fails) in cases {
+        let sha = rig.push("main", &[(".github/switchover.yml", Some(text))], what).await;
+        let check = rig.check(&sha, "switchover").await;
+        let conclusion = check.conclusion.clone().unwrap_or_default();
+        assert_eq!(conclusion, if fails { "failure" } else { "success" }, "{what}: {:?}", check.output.title);
+        if fails {
+            let annotation = check.output.annotations.first().unwrap_or_else(|| panic!("{what}: no annotation"));
+            assert_eq!(annotation.path, ".github/switchover.yml", "{what}");
+        }
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_with_nothing_to_run_and_odd_branches() {
+    let rig = Rig::start().await;
+    let sha = rig.push("main", &[("README.md", Some("hello"))], "only words").await;
+    let check = rig.check(&sha, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("success"));
+    let said = format!("{:?} {:?}", check.output.title, check.output.summary);
+    assert!(said.contains("othing"), "{said}");
+    for branch in ["feature/ünïcode-日本", "a'b\"c$(x)", "x-;rm", "release/1.0@2", &"l".repeat(200)] {
+        let sha = rig.push(branch, &[(".github/switchover.yml", Some(GOOD)), ("b", Some(branch))], branch).await;
+        assert_eq!(rig.conclusion(&sha, "switchover").await, "success", "{branch}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_step_says_its_last_words() {
+    let rig = Rig::start().await;
+    let config = GOOD.replace("\"true\"", "\"echo before; echo the reason >&2; exit 3\"");
+    let sha = rig.push("main", &[(".github/switchover.yml", Some(&config))], "fails").await;
+    assert_eq!(rig.conclusion(&sha, "switchover").await, "failure");
+    let check = rig.check(&sha, "web / test (push)").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"));
+    let said = format!("{:?} {:?}", check.output.summary, check.output.text);
+    assert!(said.contains("the reason"), "{said}");
+    // The check's link leads to the log.
+    let url = check.details_url.expect("a link");
+    let page = reqwest::get(url.split('#').next().expect("an address")).await.expect("answered");
+    assert_eq!(page.status(), 200);
+    assert!(page.text().await.expect("text").contains("the reason"));
+    let repo = rig.github.read(|m| m.repo(OWNER, NAME).map(|r| r.checks.len()));
+    assert_eq!(repo, Some(2));
+    rig.stop().await;
+}

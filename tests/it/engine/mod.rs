@@ -1,0 +1,7 @@
+//! The whole product against the stand-in GitHub: a real server process, real git, real steps, a real agent.
+
+mod broken;
+mod killed;
+mod outage;
+mod rig;
+mod stories;

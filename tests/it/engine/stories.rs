@@ -1,0 +1,140 @@
+//! What people do: pull requests, forks, merges, re-runs, rollbacks.
+
+use switchover::{
+    demo::github::NewPull,
+    engine::commands::{Command, Verb},
+};
+
+use super::rig::{ANN, NAME, OWNER, Rig, released_config};
+
+const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"test ! -e broken\"}\n";
+
+async fn begun(config: &str) -> Rig {
+    let rig = Rig::start().await;
+    let files = [(".github/switchover.yml", Some(config)), ("file", Some("one\n")), ("version", Some("zero"))];
+    let sha = rig.push("main", &files, "begin").await;
+    assert_eq!(rig.conclusion(&sha, "switchover").await, "success");
+    rig
+}
+
+fn pull(head: &str) -> NewPull {
+    NewPull { title: format!("Take {head}"), head: head.into(), ..NewPull::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_request_from_failure_to_success() {
+    let rig = begun(CONFIG).await;
+    let bad = rig.push("change", &[("broken", Some("x"))], "break it").await;
+    rig.github.open_pull(rig.repo, ANN, pull("change")).await.expect("opened");
+    assert_eq!(rig.conclusion(&bad, "web / test (pull_request)").await, "failure");
+    assert_eq!(rig.conclusion(&bad, "switchover").await, "failure");
+    let good = rig.push("change", &[("broken", None)], "mend it").await;
+    assert_eq!(rig.conclusion(&good, "switchover").await, "success");
+    // The merge has the tree of main again: proven, not run again.
+    let check = rig.check(&good, "web / test (pull_request)").await;
+    assert_eq!(check.conclusion.as_deref(), Some("success"));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_is_said_plainly() {
+    let rig = begun(CONFIG).await;
+    let sha = rig.push("change", &[("file", Some("theirs\n"))], "change").await;
+    rig.push("main", &[("file", Some("ours\n"))], "change too").await;
+    rig.github.open_pull(rig.repo, ANN, pull("change")).await.expect("opened");
+    let check = rig.check(&sha, "switchover").await;
+    assert_ne!(check.conclusion.as_deref(), Some("success"));
+    let said = format!("{:?} {:?}", check.output.title, check.output.summary);
+    assert!(said.contains("file") && said.to_lowercase().contains("conflict"), "{said}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_is_parked_until_somebody_looked_at_it() {
+    let rig = begun(CONFIG).await;
+    rig.github.create_user("eve").expect("made");
+    let fork = rig.github.fork(rig.repo, "eve").await.expect("forked");
+    let sha = rig.github.commit(fork, "mine", &[("evil", Some("x"))], "mine", "eve").await.expect("pushed");
+    let new = NewPull { head_repo: Some(fork), ..pull("mine") };
+    rig.github.open_pull(rig.repo, "eve", new).await.expect("opened");
+    let check = rig.check(&sha, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("action_required"));
+    let ran = rig
+        .github
+        .read(|m| m.repo(OWNER, NAME).map(|r| r.checks.values().any(|c| c.head_sha == sha && c.name.contains("test"))));
+    assert_eq!(ran, Some(false), "nothing of a stranger runs");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rerun_is_a_new_check_run() {
+    let rig = begun(CONFIG).await;
+    let sha = rig.push("main", &[("file", Some("two\n"))], "two").await;
+    let check = rig.check(&sha, "web / test (push)").await;
+    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
+    rig.wait("a second check run", |m| {
+        let checks = m.repo(OWNER, NAME)?.checks.values();
+        let done = checks.filter(|c| c.head_sha == sha && c.name == check.name && c.status == "completed").count();
+        (done == 2).then_some(())
+    })
+    .await;
+    assert_eq!(rig.conclusion(&sha, "switchover").await, "success");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_holds_until_resumed() {
+    let rig = begun(&released_config()).await;
+    let command =
+        |verb| Command { verb, repository: None, environment: None, sha: None, to: None, actor: "test".into() };
+    let one = rig.push("main", &[("version", Some("one"))], "one").await;
+    rig.deployed(&one, "success").await;
+    let two = rig.push("main", &[("version", Some("two"))], "two").await;
+    rig.deployed(&two, "success").await;
+    rig.control.command(&command(Verb::Rollback)).await.expect("rolled back");
+    rig.wait("a new deployment of the old commit", |m| {
+        let repo = m.repo(OWNER, NAME)?;
+        let newest = repo.deployments.values().next_back()?;
+        (newest.sha == one && newest.state() == "success").then_some(())
+    })
+    .await;
+    rig.deployed(&two, "inactive").await;
+    let text = async || reqwest::get(rig.address().await).await.expect("answered").text().await.expect("text");
+    assert_eq!(text().await, "one");
+    // Held: the next push is tested, and waits.
+    let three = rig.push("main", &[("version", Some("three"))], "three").await;
+    assert_eq!(rig.conclusion(&three, "switchover").await, "success");
+    rig.wait("the held release to be shown", |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&three);
+        checks.into_iter().any(|c| c.name == "deploy (production)").then_some(())
+    })
+    .await;
+    assert_eq!(text().await, "one");
+    rig.control.command(&command(Verb::Resume)).await.expect("resumed");
+    rig.deployed(&three, "success").await;
+    assert_eq!(text().await, "three");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uninstalled_app_stops_its_work() {
+    let rig = Rig::start().await;
+    let config = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"sleep 600\"}\n";
+    let sha = rig.push("main", &[(".github/switchover.yml", Some(config))], "long").await;
+    rig.wait("the step to run", |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&sha);
+        checks.into_iter().any(|c| c.name == "web / test (push)" && c.status == "in_progress").then_some(())
+    })
+    .await;
+    let installation = rig.github.read(|m| m.installations.keys().next().copied()).expect("installed");
+    rig.github.uninstall(installation).expect("uninstalled");
+    let deadline = std::time::Instant::now() + super::rig::PATIENCE;
+    loop {
+        let text = rig.control.about("explain", &sha).await.expect("explained");
+        if text.contains("cancelled") {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{text}");
+    }
+    rig.stop().await;
+}

@@ -1,0 +1,12 @@
+//! Tests of the room `rollout`.
+
+mod anything;
+mod figures;
+mod killed;
+mod local;
+mod machine;
+mod model;
+mod probing;
+mod releases;
+mod stage;
+mod words;

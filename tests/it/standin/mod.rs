@@ -1,0 +1,12 @@
+//! Tests of the room `standin`: the stand-in GitHub itself, with a real git client and real HTTP.
+
+mod apps;
+mod checks;
+mod faults;
+mod forms;
+mod git;
+mod hooks;
+pub mod openapi;
+mod pulls;
+pub mod support;
+mod work;
