@@ -8,6 +8,7 @@ mod engine;
 mod exec;
 mod github;
 mod infer;
+mod pages;
 mod plan;
 mod report;
 mod rollout;

@@ -115,7 +115,12 @@
         for (let n = first; n <= last; n += 1) {
           if (!this.rows.has(n)) this.place(n);
         }
-        for (let c = Math.floor((first - 1) / CHUNK); c <= Math.floor((last - 1) / CHUNK); c += 1) this.fetch(c);
+        // Whoever drags the scroll bar passes many parts: only what stays in sight is fetched.
+        clearTimeout(this.soon);
+        const wait = this.rows.size === 0 && this.chunks.size > 0 ? 40 : 0;
+        this.soon = setTimeout(() => {
+          for (let c = Math.floor((first - 1) / CHUNK); c <= Math.floor((last - 1) / CHUNK); c += 1) this.fetch(c);
+        }, wait);
       });
     }
 

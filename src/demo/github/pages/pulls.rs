@@ -175,7 +175,7 @@ fn merge_box(repo: &Repo, pull: &Pull, mergeable: &Mergeable) -> MergeBox {
     let failed: Vec<&str> =
         others.filter(|c| c.status == "completed" && !c.satisfies()).map(|c| c.name.as_str()).collect();
     if !failed.is_empty() {
-        lines.push((State::FAILED, format!("{} did not pass, but is not required", failed.join(", "))));
+        lines.push((State::FAILED, format!("{} did not pass; the merge does not need it", failed.join(", "))));
     }
     match mergeable {
         Mergeable::Clean(_) => {
