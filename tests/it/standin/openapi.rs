@@ -78,10 +78,8 @@ pub fn problems(doc: &Value, e: &Exchange) -> Vec<String> {
             // GitHub's own refusals repeat the status, which only some of its schemas know.
             found.retain(|p| e.status < 400 || p != "/status: GitHub knows no such field");
         }
-        Some(body) if e.status >= 400 => {
-            if !body["message"].is_string() || !body["documentation_url"].is_string() {
-                found.push(format!("{}: not an error of GitHub's shape: {body}", e.status));
-            }
+        Some(body) if e.status >= 400 && (!body["message"].is_string() || !body["documentation_url"].is_string()) => {
+            found.push(format!("{}: not an error of GitHub's shape: {body}", e.status));
         }
         _ if e.status < 300 && response.is_null() => found.push(format!("{} is no status of it", e.status)),
         _ => {}
