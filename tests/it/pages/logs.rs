@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::Value;
 use switchover::web::pages::{
@@ -31,17 +30,6 @@ proptest! {
             prop_assert!(text.is_char_boundary(start) && text.is_char_boundary(end));
         }
     }
-}
-
-#[test]
-fn lines_have_numbers_that_are_links() {
-    let line = LogLine { n: 120, ms: 61_000, text: "\u{1b}[32mok <b>\u{1b}[0m Fine".to_owned() };
-    let plain = log::lines_html("backend-test", std::slice::from_ref(&line), None).to_string();
-    assert_snapshot!(plain, @r##"
-    <div class="l" id="backend-test-L120"><a href="#backend-test-L120" title="after 1 m 1 s">120</a><code><span class="f2">ok &lt;b&gt;</span> Fine</code></div>
-    "##);
-    let found = log::lines_html("backend-test", &[line], Some((&log::needle("FINE"), "/logs/t1"))).to_string();
-    assert_snapshot!(found, @"");
 }
 
 #[tokio::test]

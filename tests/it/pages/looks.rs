@@ -37,19 +37,6 @@ fn durations_are_rounded_to_what_matters() {
 }
 
 #[test]
-fn a_release_is_one_line_of_text() {
-    assert_snapshot!(release_line_text(&sample::line(7, PhaseState::Done)), @r"
-                    Prepare  Warm     Verify    Switch   Converge  Watch      Done
-                    ✓ 2.1 s  ✓ 1.3 s  ✓ 420 ms  ✓ 38 ms  ✓ 5 s     ✓ 1 m 1 s  ✓ 0 ms
-    blue   8b1d0e7  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
-    green  3f2a9c1           ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┗━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
-    ");
-    assert_snapshot!(release_line_text(&sample::line(5, PhaseState::Running)), @"");
-    assert_snapshot!(release_line_text(&sample::line(2, PhaseState::Failed)), @"");
-    assert_snapshot!(release_line_text(&sample::taken_back()), @"");
-}
-
-#[test]
 fn a_first_release_has_no_old_slot() {
     let names = ["Prepare", "Warm", "Verify", "Switch", "Converge"];
     let line = ReleaseLine {
