@@ -376,6 +376,8 @@ fn app_spec(app: &App, environment: &Environment) -> AppSpec {
         env,
         secrets: environment.secrets.clone(),
         port: app.port,
+        image: None,
+        resources: app.resources.clone(),
         health: app.health.clone(),
         replicas: if app.kind == AppKind::Worker { 1 } else { environment.replicas.max(1) },
         pre_deploy: app.pre_deploy.as_ref().map(|p| PreDeploySpec {

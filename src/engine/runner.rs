@@ -22,7 +22,7 @@ use crate::{
     },
     exec::{
         caches::{CacheError, CacheJob, Caches, JobHome},
-        local::{OUTPUT_LIMIT, StepSpec},
+        local::{ContainerStep, OUTPUT_LIMIT, StepSpec},
         log::LogReader,
         reports,
     },
@@ -178,7 +178,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         let job = CacheJob { repo, app: &app, trust, seed, home: &place, app_dir: &dir };
         caches.prepare(&job, &entries)
     });
-    let _caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
+    let caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
         Ok(held) => held,
         Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
         Err(e) => return Err(EngineError::Machine(e.to_string())),
@@ -194,8 +194,13 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let makes_release = |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || !has_build);
     for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
-        let place =
-            Place { app_dir: &app_dir, home: home.path(), workspace: workspace.path(), lock: workspace.steps_lock() };
+        let place = Place {
+            app_dir: &app_dir,
+            home: home.path(),
+            workspace: workspace.path(),
+            lock: workspace.steps_lock(),
+            caches: caches.folders(),
+        };
         let outcome = one_step(engine, job, step, spec, &place, &secrets, &redactor, token).await?;
         engine.metrics.steps.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
         engine.wake.report.notify_one();
@@ -247,6 +252,7 @@ struct Place<'a> {
     home: &'a Path,
     workspace: &'a Path,
     lock: &'a Path,
+    caches: &'a [PathBuf],
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one step, used once")]
@@ -283,6 +289,14 @@ async fn one_step(
         log: file.clone(),
         output_limit: OUTPUT_LIMIT,
         hold: Some(place.lock.to_owned()),
+        container: Some(ContainerStep {
+            image: job.spec.container.clone(),
+            services: spec.services.clone(),
+            resources: spec.resources.clone(),
+            workspace: place.workspace.to_owned(),
+            caches: place.caches.to_vec(),
+            job: job.id.to_string(),
+        }),
     };
     let result = match engine.executor.run(&order, token.clone()).await {
         Ok(result) => result,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -22,7 +23,10 @@ use super::{
     processes,
     shim::{Order, Said},
 };
-use crate::domain::run::{StepEnd, StepResult};
+use crate::domain::{
+    config::{Resources, Service},
+    run::{StepEnd, StepResult},
+};
 
 /// What an executor is asked to run.
 #[derive(Debug, Clone)]
@@ -45,6 +49,26 @@ pub struct StepSpec {
     pub output_limit: u64,
     /// File that is locked as long as anything of it lives: [`super::git::Workspace::steps_lock`].
     pub hold: Option<PathBuf>,
+    /// What it needs where it runs in a container; the executor of this host does not look at it.
+    pub container: Option<ContainerStep>,
+}
+
+/// What a step needs where it runs in a container.
+#[derive(Debug, Clone)]
+pub struct ContainerStep {
+    /// Its image, as people write it. None: the executor can't know one, and says so.
+    pub image: Option<String>,
+    /// Companions by host name.
+    pub services: IndexMap<String, Service>,
+    /// CPU and memory asked for.
+    pub resources: Resources,
+    /// The checked-out repository; [`StepSpec::cwd`] lies in it. Of the server's own files nothing else is to be seen but
+    /// the home and the caches.
+    pub workspace: PathBuf,
+    /// Where links from the workspace and the home lead to (caches).
+    pub caches: Vec<PathBuf>,
+    /// Of one job: names what belongs together in labels.
+    pub job: String,
 }
 
 /// Output that is kept of a step, if nobody says otherwise.

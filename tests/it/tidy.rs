@@ -162,10 +162,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("settings", &["domain"]),
     ("store", &["domain", "clock", "failpoint"]),
     ("github", &["domain", "clock", "failpoint"]),
-    ("exec", &["domain", "clock", "failpoint"]),
+    ("docker", &["settings"]),
+    ("exec", &["domain", "clock", "docker", "failpoint"]),
+    ("image", &["clock", "docker", "domain", "failpoint"]),
     ("agent", &["domain", "clock", "failpoint"]),
     // The target `local` is a client of the agent; it knows its protocol and nothing else of it.
-    ("rollout", &["domain", "clock", "failpoint", "agent"]),
+    ("rollout", &["domain", "clock", "docker", "failpoint", "agent"]),
     ("slack", &["report"]),
     (
         "engine",

@@ -476,7 +476,7 @@ step_memory = "4Gi"
         );
     let settings = server.right();
     assert_eq!((settings.limits.concurrent_steps, settings.limits.step_memory), (4, Some(4 << 30)));
-    let settings::TargetSettings::Local(local) = &settings.targets["prod"];
+    let settings::TargetSettings::Local(local) = &settings.targets["prod"] else { panic!("another kind") };
     assert_eq!(local.agent, server.path().join("agents/prod"));
     assert_eq!(local.listen["staging/backend"].to_string(), "127.0.0.1:8081");
     assert_eq!(settings.registries["docker.io"].password.expose_secret(), "pw");

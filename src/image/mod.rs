@@ -1,0 +1,1 @@
+//! Images: Dockerfile and context, build, push, digest.

@@ -1,0 +1,1 @@
+//! Target `docker`: slots as labelled containers of one engine, behind the agent.
