@@ -319,7 +319,7 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:16:13
 
     registries."https://docker.io/v2".password: `password` is not a key of a registry
-        expected: one of username, password_file, repositories; did you mean `password_file`?
+        expected: one of username, password_file, repositories, plain_http; did you mean `password_file`?
         see: /etc/switchover/switchover.toml:18:1
 
     secrets.acme: the name `acme` is not a repository
