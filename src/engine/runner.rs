@@ -28,7 +28,7 @@ use crate::{
     },
     report::{redact::Redactor, text::bytes},
     rollout::local::releases,
-    store::{Job, Step, StepDone, StoreError},
+    store::{Job, JobNote, Step, StepDone, StoreError},
     telemetry::ResultLabel,
 };
 
@@ -156,6 +156,9 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let pool_key = format!("{}-{trust}", job.app);
     let workspace = engine.mirrors.checkout(job.repo, &job.spec.commit, &pool_key).await?;
     crate::failpoint::hit("runner.after_checkout");
+    for note in workspace.notes() {
+        engine.store.note_job(job, JobNote::Worth(note), clock::now()).await?;
+    }
     let app_dir = workspace.path().join(&job.spec.path);
     if !app_dir.is_dir() {
         // The configuration names a folder that is not in this commit.
@@ -243,7 +246,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
 
 /// Ends a job with something that its author can mend.
 async fn author(engine: &Engine, job: &Job, note: &str) -> Result<Ended, EngineError> {
-    engine.store.note_job(job, note, clock::now()).await?;
+    engine.store.note_job(job, JobNote::Error(note), clock::now()).await?;
     engine.store.end_job(job, Outcome::Failure, None, clock::now()).await?;
     Ok(Ended::Over)
 }
