@@ -314,7 +314,7 @@ impl Store {
         Ok(unknown)
     }
 
-    /// Drops the payloads of deliveries that were done before `before`; their rows stay (they tell duplicates).
+    /// Drops the payloads of deliveries that were done before `before`. Their rows stay: they tell duplicates.
     ///
     /// # Errors
     /// When the database can't be written.

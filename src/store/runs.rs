@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     event::Pull,
     ids::{DeliveryId, Digest, Epoch, JobId, RepoId, RunId, Sha, StepId},
-    planned::{NewJob, NewRun, Reused},
+    planned::{NewJob, NewRun},
     run::{Context, JobSpec, Outcome, RunDetail, StepResult, TestReport},
 };
 
@@ -151,6 +151,15 @@ pub struct StepDone {
     pub last_lines: Vec<String>,
     /// More to say.
     pub note: Option<String>,
+}
+
+/// A sentence about the run of a job.
+#[derive(Debug, Clone, Copy)]
+pub enum JobNote<'a> {
+    /// Why it did not go on.
+    Error(&'a str),
+    /// Worth knowing.
+    Worth(&'a str),
 }
 
 impl Store {
@@ -551,12 +560,16 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
-    pub async fn note_job(&self, job: &Job, note: &str, now: Timestamp) -> Result<()> {
+    pub async fn note_job(&self, job: &Job, note: JobNote<'_>, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         guard(&mut tx, job).await?;
         let row = sqlx::query("SELECT * FROM runs WHERE id = $1").bind(job.run.to_string()).fetch_one(&mut *tx).await?;
         let mut run = read_run(&row)?;
-        run.detail.error = Some(note.to_owned());
+        match note {
+            JobNote::Error(note) => run.detail.error = Some(note.to_owned()),
+            JobNote::Worth(note) if run.detail.notes.iter().any(|n| n == note) => return Ok(()),
+            JobNote::Worth(note) => run.detail.notes.push(note.to_owned()),
+        }
         sqlx::query("UPDATE runs SET detail = $2 WHERE id = $1")
             .bind(job.run.to_string())
             .bind(to_json("runs", &run.detail)?)
@@ -564,57 +577,6 @@ impl Store {
             .await?;
         dirty_run(&mut tx, job.repo, &job.run.to_string(), now).await?;
         tx.commit().await?;
-        Ok(())
-    }
-
-    /// What was proven for a tree.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn tested(&self, repo: RepoId, tree_key: &str) -> Result<Option<Reused>> {
-        let row = sqlx::query(
-            "SELECT t.run_id, s.report FROM tested t JOIN steps s ON s.id = t.step_id WHERE t.repo_id = $1 AND t.tree_key = $2",
-        )
-        .bind(repo.0)
-        .bind(tree_key)
-        .fetch_optional(&self.read)
-        .await?;
-        row.as_ref()
-            .map(|r| {
-                let r = Of("tested", r);
-                Ok(Reused { run: r.parsed("run_id")?, report: r.maybe_json("report")? })
-            })
-            .transpose()
-    }
-
-    /// The release that was built from a tree: digest and path.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn release(&self, repo: RepoId, build_key: &str) -> Result<Option<(Digest, String)>> {
-        let row = sqlx::query("SELECT * FROM releases WHERE repo_id = $1 AND build_key = $2")
-            .bind(repo.0)
-            .bind(build_key)
-            .fetch_optional(&self.read)
-            .await?;
-        row.as_ref()
-            .map(|r| {
-                let r = Of("releases", r);
-                Ok((r.parsed("digest")?, r.text("path")?))
-            })
-            .transpose()
-    }
-
-    /// Forgets what a build made (its files are gone), so that the next run builds it again.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn forget_release(&self, repo: RepoId, build_key: &str) -> Result<()> {
-        sqlx::query("DELETE FROM releases WHERE repo_id = $1 AND build_key = $2")
-            .bind(repo.0)
-            .bind(build_key)
-            .execute(&self.write)
-            .await?;
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ const LONG: &[(&str, usize)] = &[
     ("src/engine/commands.rs", 560),
     ("src/engine/planner.rs", 513),
     ("src/store/rollouts.rs", 573),
-    ("src/store/runs.rs", 880),
+    ("src/store/runs.rs", 842),
 ];
 const LIMIT: usize = 500;
 
