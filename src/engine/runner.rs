@@ -26,7 +26,7 @@ use crate::{
         log::LogReader,
         reports,
     },
-    report::redact::Redactor,
+    report::{redact::Redactor, text::bytes},
     rollout::local::releases,
     store::{Job, JobNote, Step, StepDone, StoreError},
     telemetry::ResultLabel,
@@ -203,6 +203,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
             workspace: workspace.path(),
             lock: workspace.steps_lock(),
             caches: caches.folders(),
+            repository: &full_name,
         };
         let outcome = one_step(engine, job, step, spec, &place, &secrets, &redactor, token).await?;
         engine.metrics.steps.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
@@ -256,6 +257,7 @@ struct Place<'a> {
     workspace: &'a Path,
     lock: &'a Path,
     caches: &'a [PathBuf],
+    repository: &'a str,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one step, used once")]
@@ -298,6 +300,8 @@ async fn one_step(
             resources: spec.resources.clone(),
             workspace: place.workspace.to_owned(),
             caches: place.caches.to_vec(),
+            mirror: Some(engine.mirrors.dir(job.repo)),
+            repository: place.repository.to_owned(),
             job: job.id.to_string(),
         }),
     };
@@ -342,7 +346,11 @@ fn judge(result: &StepResult, report: Option<&TestReport>) -> Outcome {
         StepEnd::Exited(0) => Outcome::Success,
         StepEnd::TimedOut => Outcome::TimedOut,
         StepEnd::Cancelled => Outcome::Cancelled,
-        StepEnd::Exited(_) | StepEnd::Signalled(_) | StepEnd::NotStarted(_) => Outcome::Failure,
+        StepEnd::Exited(_)
+        | StepEnd::Signalled(_)
+        | StepEnd::NotStarted(_)
+        | StepEnd::OutOfMemory { .. }
+        | StepEnd::OverDisk { .. } => Outcome::Failure,
     }
 }
 
@@ -357,6 +365,20 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
         }
         StepEnd::Signalled(n) => Some(format!("Ended by signal {n}.")),
         StepEnd::NotStarted(why) => Some(format!("Could not be started: {why}")),
+        StepEnd::OutOfMemory { peak, limit: Some(limit) } => Some(format!(
+            "Out of memory: it used {} of the {} that it may. Ask for more with `resources: {{memory: …}}`; the operator's \
+             limit is `limits.step_memory`.",
+            bytes(*peak),
+            bytes(*limit)
+        )),
+        StepEnd::OutOfMemory { peak, limit: None } => {
+            Some(format!("Out of memory: the machine had no more; it used {}.", bytes(*peak)))
+        }
+        StepEnd::OverDisk { used, limit } => Some(format!(
+            "Ended: {} lay in its workspace and home, and {} may (`limits.step_disk` of the operator).",
+            bytes(*used),
+            bytes(*limit)
+        )),
         _ => None,
     }
 }

@@ -111,6 +111,8 @@ impl CommandRunner for Commands {
                 StepEnd::TimedOut => format!("killed at its time limit of {} s", command.timeout.as_secs()),
                 StepEnd::Cancelled => "stopped".into(),
                 StepEnd::NotStarted(why) => format!("could not be started: {why}"),
+                StepEnd::OutOfMemory { .. } => "out of memory".into(),
+                StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
             };
             CommandResult { ok, words, tail: lines.into_iter().map(|l| l.text).collect() }
         })
