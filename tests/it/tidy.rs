@@ -164,7 +164,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("github", &["domain", "clock", "failpoint"]),
     ("docker", &["settings"]),
     ("exec", &["domain", "clock", "docker", "failpoint"]),
-    ("image", &["clock", "docker", "domain", "failpoint"]),
+    ("image", &["clock", "docker", "domain", "failpoint", "infer"]),
     ("agent", &["domain", "clock", "failpoint"]),
     // The target `local` is a client of the agent; it knows its protocol and nothing else of it.
     ("rollout", &["domain", "clock", "docker", "failpoint", "agent"]),
