@@ -190,6 +190,17 @@ impl Rig {
         }
     }
 
+    /// The server's disk is gone, with everything that ran from it.
+    pub async fn lose_disk(&mut self) {
+        self.kill().await;
+        let agent = agent::Client::new(agent::socket_path(&self.data.join("agent")));
+        let _ = agent.shutdown(true).await;
+        while agent.status().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_dir_all(&self.data).expect("lost");
+    }
+
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.data.join("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
