@@ -1,1 +1,6 @@
 //! Everything that needs a Docker engine and a registry: both are real and started once per run.
+
+mod exec;
+mod limits;
+mod pulls;
+mod rig;
