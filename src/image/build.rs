@@ -49,7 +49,10 @@ impl Images {
             (None, Some(made)) => (made.name.clone(), made.text.clone(), made.ignore.as_str()),
             (None, None) => return Err(ImageError::NoDockerfile(plan.missing.clone())),
         };
-        let dockerfile = Dockerfile::read(&text, order.build_args);
+        // What was inferred, and over it what is ordered.
+        let mut args = plan.args.clone();
+        args.extend(order.build_args.clone());
+        let dockerfile = Dockerfile::read(&text, &args);
         let begun = clock::now();
         let bases = bases(&file, &dockerfile)?;
         self.fetch_bases(&file, &bases, said).await?;
@@ -73,7 +76,7 @@ impl Images {
             nocache: order.fresh,
             rm: true,
             forcerm: true,
-            buildargs: Some(order.build_args.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+            buildargs: Some(args.into_iter().collect()),
             labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
             version: if buildkit { BuilderVersion::BuilderBuildKit } else { BuilderVersion::BuilderV1 },
             session: buildkit.then(|| uuid::Uuid::new_v4().simple().to_string()),

@@ -281,6 +281,14 @@ impl Dockerfile {
         }
         let (place, text) = name.strip_prefix('[')?.split_once(']')?;
         let (keyword, said) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+        self.by_number(place).filter(|i| i.keyword.eq_ignore_ascii_case(keyword)).or_else(|| {
+            let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            self.instructions.iter().find(|i| i.keyword.eq_ignore_ascii_case(keyword) && flat(&i.text) == flat(said))
+        })
+    }
+
+    /// `build 2/5`, `linux/amd64 stage-1 2/5`, `2/5`.
+    fn by_number(&self, place: &str) -> Option<&Instruction> {
         let mut words = place.split_whitespace().rev();
         let number: usize = words.next()?.split('/').next()?.parse().ok()?;
         let stage = match words.next() {
@@ -297,11 +305,7 @@ impl Dockerfile {
             "RUN" | "COPY" | "ADD" | "WORKDIR" => true,
             _ => false,
         };
-        let by_number = self.of_stage(stage).iter().filter(counted).nth(number.checked_sub(1)?);
-        by_number.filter(|i| i.keyword.eq_ignore_ascii_case(keyword)).or_else(|| {
-            let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-            self.instructions.iter().find(|i| i.keyword.eq_ignore_ascii_case(keyword) && flat(&i.text) == flat(said))
-        })
+        self.of_stage(stage).iter().filter(counted).nth(number.checked_sub(1)?)
     }
 }
 

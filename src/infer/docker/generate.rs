@@ -276,6 +276,7 @@ fn static_output(project: &Project<'_>, folder: &str, json: &Value) -> Option<(S
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
         (!value.is_empty() && !value.contains("..") && value.chars().all(plain)).then(|| value.to_owned())
     };
+    let script = json.get("scripts").and_then(|s| s.get("build")).and_then(Value::as_str).unwrap_or_default();
     if depends(json, "@angular/core") {
         let angular: Value = serde_json::from_str(&text("angular.json")?).ok()?;
         let (name, project) = angular.get("projects")?.as_object()?.iter().next()?;
@@ -288,14 +289,14 @@ fn static_output(project: &Project<'_>, folder: &str, json: &Value) -> Option<(S
         let browser = builder.ends_with(":application");
         return Some(("Angular".to_owned(), if browser { format!("{base}/browser") } else { base }));
     }
-    if depends(json, "react-scripts") {
+    if depends(json, "react-scripts") || script.contains("react-scripts build") {
         return Some(("Create React App".to_owned(), "build".to_owned()));
     }
-    if depends(json, "@vue/cli-service") {
+    if depends(json, "@vue/cli-service") || script.contains("vue-cli-service build") {
         let output = text("vue.config.js").and_then(|t| quoted_after(&t, "outputDir"));
         return Some(("Vue CLI".to_owned(), output.unwrap_or_else(|| "dist".to_owned())));
     }
-    if depends(json, "vite") && !depends(json, "@sveltejs/kit") {
+    if (depends(json, "vite") || script.contains("vite build")) && !depends(json, "@sveltejs/kit") {
         let config =
             ["vite.config.ts", "vite.config.js", "vite.config.mjs", "vite.config.mts"].iter().find_map(|n| text(n));
         let output = config.and_then(|t| quoted_after(&t, "outDir"));
@@ -308,7 +309,9 @@ fn static_output(project: &Project<'_>, folder: &str, json: &Value) -> Option<(S
 }
 
 /// nginx as nobody in particular: all that it writes is in /tmp. Files with a hash in their name are kept by browsers
-/// for good, and one that is missing is missing: the index in its place would be taken for a script.
+/// for good: 8 characters with at least two digits or capitals (Vite, Angular, Create React App), or 16 to 32 hex
+/// digits. A name in which no hash is seen for sure is only asked for again. A script that is missing is missing: the
+/// index in its place would be taken for a script.
 fn nginx_lines(port: u16) -> Vec<String> {
     let text = format!(
         "worker_processes auto;
@@ -330,8 +333,12 @@ http {{
   server {{
     listen {port};
     root /srv/www;
-    location ~* \"^/(assets|static)/|[.-][0-9A-Za-z_-]{{8,}}[.](js|mjs|css|woff2?|png|jpe?g|svg|webp|map)$\" {{
+    location ~ \"[.-](?:(?=[^./]*[0-9A-Z][^./]*[0-9A-Z])[0-9A-Za-z_-]{{8}}|[0-9a-f]{{16,32}})[.](?:[0-9a-z]+[.])?[0-9a-z]+$\" {{
       add_header Cache-Control \"public, max-age=31536000, immutable\";
+      try_files $uri =404;
+    }}
+    location ~ \"[.](?:js|mjs|css|map|json|wasm|png|jpe?g|gif|svg|ico|webp|avif|woff2?|ttf)$\" {{
+      add_header Cache-Control \"no-cache\";
       try_files $uri =404;
     }}
     location / {{

@@ -47,6 +47,8 @@ pub struct ImagePlan {
     pub context: String,
     /// Build arguments that CI gives, or that tell a shared Dockerfile which app it is for.
     pub args: BTreeMap<String, String>,
+    /// Whether the Dockerfile builds the app itself, so that no `build` step is needed before.
+    pub builds_itself: bool,
     /// The port that the app listens on in its container; None for a worker, or where nothing says so.
     pub port: Option<u16>,
     /// What was understood, and the file that says so (empty where none does).
@@ -171,6 +173,10 @@ impl<'f> Repository<'f> {
             let text = project.text(&path).unwrap_or_default();
             arguments(project, &mut plan, &text, build, &wanted);
             let dockerfile = Dockerfile::read(&text, &plan.args);
+            if let Some(line) = builds_itself(&dockerfile) {
+                plan.builds_itself = true;
+                plan.note(format!("it builds the app itself, in line {line}"), &path);
+            }
             context(project, &mut plan, &path, &dockerfile, build, &wanted);
             read = Some((path, dockerfile));
         }
@@ -190,6 +196,28 @@ impl<'f> Repository<'f> {
         }
         plan
     }
+}
+
+/// The line in which a Dockerfile builds what it copies, if it does.
+fn builds_itself(dockerfile: &Dockerfile) -> Option<usize> {
+    const TOOLS: [&str; 14] = [
+        "mvn ",
+        "mvnw ",
+        "gradle ",
+        "gradlew ",
+        "npm run build",
+        "npm run-script build",
+        "yarn build",
+        "yarn run build",
+        "pnpm build",
+        "pnpm run build",
+        "ng build",
+        "vite build",
+        "go build",
+        "cargo build",
+    ];
+    let runs = dockerfile.instructions.iter().filter(|i| i.keyword == "RUN");
+    runs.filter(|i| TOOLS.iter().any(|t| i.text.contains(t))).map(|i| i.line).next()
 }
 
 /// The build arguments: those of CI, and the one that a shared Dockerfile asks for.
@@ -213,9 +241,15 @@ fn arguments(
     let before = best(&plain);
     for name in asked {
         for value in [wanted.folder, last(wanted.folder), wanted.name] {
-            let mut args = plan.args.clone();
-            args.insert(name.to_owned(), value.to_owned());
-            if !value.is_empty() && best(&Dockerfile::read(text, &args)) > before {
+            let with = |value: &str| {
+                let mut args = plan.args.clone();
+                args.insert(name.to_owned(), value.to_owned());
+                args
+            };
+            let args = with(value);
+            // Compared with a value that means nothing: without one the path may happen to be another that is there.
+            let better = |args| best(&Dockerfile::read(text, args)) > best(&Dockerfile::read(text, &with("\u{1}")));
+            if !value.is_empty() && better(&args) {
                 plan.note(format!("build argument {name}={value}: then its COPY finds what it takes"), "");
                 plan.args = args;
                 return;
