@@ -1,10 +1,20 @@
 //! The Docker engine: its connection, the labels of what is ours, pulls.
 //!
 //! Shared by the executor, the image builder and the target; none of them knows another.
+//!
+//! * [`Reference`]: names of images.
+//! * [`pull`]: getting images, with the operator's logins.
+//! * [`images`]: which images are ours to remove.
 
-use std::collections::HashMap;
+pub mod images;
+pub mod pull;
+mod reference;
 
-use bollard::API_DEFAULT_VERSION;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bollard::{API_DEFAULT_VERSION, errors::Error as ApiError};
+
+pub use reference::{HUB, Reference};
 
 use crate::settings::DockerSettings;
 
@@ -21,6 +31,7 @@ const TIMEOUT: u64 = 120;
 pub struct Docker {
     api: bollard::Docker,
     owner: String,
+    pulls: Arc<pull::Pulls>,
 }
 
 /// Why the engine did not do it.
@@ -42,6 +53,49 @@ pub enum DockerError {
         /// Why not.
         why: String,
     },
+    /// It refused, or was lost on the way.
+    #[error("the Docker engine, {doing}: {source}")]
+    Api {
+        /// What was asked.
+        doing: String,
+        /// What it said, or what became of the connection.
+        source: ApiError,
+    },
+}
+
+impl DockerError {
+    /// For `map_err`: what was being done.
+    pub fn api(doing: String) -> impl FnOnce(ApiError) -> Self {
+        move |source| Self::Api { doing, source }
+    }
+
+    /// The HTTP status of a refusal. None: the engine did not answer.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Api { source, .. } => status(source),
+            Self::Address { .. } | Self::Unreachable { .. } => None,
+        }
+    }
+}
+
+/// The HTTP status of the engine's answer.
+#[must_use]
+pub fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// What the engine itself said, if it answered.
+#[must_use]
+pub fn said(error: &ApiError) -> Option<String> {
+    match error {
+        ApiError::DockerResponseServerError { message, .. } => Some(message.clone()),
+        ApiError::DockerStreamError { error } => Some(error.clone()),
+        _ => None,
+    }
 }
 
 impl Docker {
@@ -63,7 +117,8 @@ impl Docker {
                 API_DEFAULT_VERSION,
             ),
         };
-        Ok(Self { api: connected.map_err(|e| wrong(e.to_string()))?, owner: owner.to_owned() })
+        let api = connected.map_err(|e| wrong(e.to_string()))?;
+        Ok(Self { api, owner: owner.to_owned(), pulls: Arc::default() })
     }
 
     /// Speaks the newest version of the protocol that both sides know.
@@ -73,7 +128,19 @@ impl Docker {
     pub async fn negotiated(self, settings: &DockerSettings) -> Result<Self, DockerError> {
         let unreachable = |why: String| DockerError::Unreachable { host: settings.host.clone(), why };
         let api = self.api.negotiate_version().await.map_err(|e| unreachable(e.to_string()))?;
-        Ok(Self { api, owner: self.owner })
+        Ok(Self { api, ..self })
+    }
+
+    /// Waits until the engine answers, and speaks the newest version of the protocol that both sides know from then on,
+    /// in all clones.
+    pub async fn ready(&self, settings: &DockerSettings) {
+        let mut told = false;
+        while let Err(error) = self.clone().negotiated(settings).await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "containers wait for the Docker engine");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// The engine's API.

@@ -190,6 +190,36 @@ pub enum StepEnd {
     Cancelled,
     /// It could not be started, and why.
     NotStarted(String),
+    /// A process of it was killed because it used more memory than it may, and the step failed.
+    OutOfMemory {
+        /// The most that it used, in bytes.
+        peak: u64,
+        /// What it may use, in bytes. None: the machine itself had no more.
+        limit: Option<u64>,
+    },
+    /// Killed because it wrote more than it may.
+    OverDisk {
+        /// What lay in its folders, in bytes.
+        used: u64,
+        /// What may lie there.
+        limit: u64,
+    },
+}
+
+impl StepResult {
+    /// Of a step that was cancelled before it began.
+    #[must_use]
+    pub fn cancelled(now: Timestamp) -> Self {
+        Self {
+            end: StepEnd::Cancelled,
+            started_at: now,
+            finished_at: now,
+            cpu_ms: 0,
+            peak_bytes: 0,
+            output_bytes: 0,
+            truncated: false,
+        }
+    }
 }
 
 /// What a job does, frozen when it was planned.
@@ -258,6 +288,12 @@ pub struct ImageSpec {
     pub repository: String,
     /// The Dockerfile from the app's folder, if the configuration names one.
     pub dockerfile: Option<String>,
+    /// The port that the configuration says.
+    pub port: Option<u16>,
+    /// The command that starts it, if the configuration names one.
+    pub start: Option<String>,
+    /// The path that tells whether it is ready.
+    pub health: Option<String>,
 }
 
 /// What started a run: decides what its steps may see and write.

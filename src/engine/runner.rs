@@ -13,12 +13,16 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineError, LEASE, backoff, until};
+use super::{
+    Engine, EngineError, LEASE, backoff,
+    images::{Made, image_step},
+    until,
+};
 use crate::{
     clock,
     domain::{
-        ids::AppName,
-        run::{Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
+        ids::{AppName, RepoRef},
+        run::{IMAGE_STEP, Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
     },
     exec::{
         caches::{CacheError, CacheJob, Caches, JobHome},
@@ -26,9 +30,9 @@ use crate::{
         log::LogReader,
         reports,
     },
-    report::redact::Redactor,
+    report::{redact::Redactor, text::bytes},
     rollout::local::releases,
-    store::{Job, Step, StepDone, StoreError},
+    store::{Job, JobNote, Step, StepDone, StoreError},
     telemetry::ResultLabel,
 };
 
@@ -156,6 +160,9 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let pool_key = format!("{}-{trust}", job.app);
     let workspace = engine.mirrors.checkout(job.repo, &job.spec.commit, &pool_key).await?;
     crate::failpoint::hit("runner.after_checkout");
+    for note in workspace.notes() {
+        engine.store.note_job(job, JobNote::Worth(note), clock::now()).await?;
+    }
     let app_dir = workspace.path().join(&job.spec.path);
     if !app_dir.is_dir() {
         // The configuration names a folder that is not in this commit.
@@ -183,7 +190,8 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
         Err(e) => return Err(EngineError::Machine(e.to_string())),
     };
-    let full_name = engine.store.repo(job.repo).await?.map(|r| r.info.repo.full_name()).unwrap_or_default();
+    let repo = engine.store.repo(job.repo).await?.map(|r| r.info.repo);
+    let full_name = repo.as_ref().map(RepoRef::full_name).unwrap_or_default();
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
     let redactor = Redactor::new(secrets.iter().map(|(_, v)| secrecy::ExposeSecret::expose_secret(v)));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
@@ -191,8 +199,25 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     // the step that makes it runs once more, unseen.
     let unmade = job.spec.release.is_some() && job.digest.is_none();
     let has_build = steps.iter().any(|s| s.name == "build");
-    let makes_release = |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || !has_build);
+    let makes_release =
+        |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || s.name == IMAGE_STEP || !has_build);
+    let image = job.spec.release.as_ref().and_then(|r| r.image.as_ref());
+    let mut made = None;
     for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
+        if let (IMAGE_STEP, Some(image), Some(repo)) = (step.name.as_str(), image, &repo) {
+            if job.digest.is_some() {
+                continue;
+            }
+            match image_step(engine, job, step, image, repo, workspace.path(), token).await? {
+                Made::Image(digest) => made = Some(digest),
+                Made::Not(Outcome::Cancelled) => return Ok(Ended::Stopped),
+                Made::Not(outcome) => {
+                    engine.store.end_job(job, outcome, None, clock::now()).await?;
+                    return Ok(Ended::Over);
+                }
+            }
+            continue;
+        }
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
         let place = Place {
             app_dir: &app_dir,
@@ -200,6 +225,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
             workspace: workspace.path(),
             lock: workspace.steps_lock(),
             caches: caches.folders(),
+            repository: &full_name,
         };
         let outcome = one_step(engine, job, step, spec, &place, &secrets, &redactor, token).await?;
         engine.metrics.steps.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
@@ -212,6 +238,12 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
                 return Ok(Ended::Over);
             }
         }
+    }
+    if let (Some(release), Some(image)) = (&job.spec.release, image) {
+        let built = made.as_ref().map(|digest| (release.build_key.as_str(), digest, image.repository.as_str()));
+        engine.store.end_job(job, Outcome::Success, built, clock::now()).await?;
+        crate::failpoint::hit("runner.after_job");
+        return Ok(Ended::Over);
     }
     let built = match &job.spec.release {
         Some(release) if job.digest.is_none() => {
@@ -242,7 +274,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
 
 /// Ends a job with something that its author can mend.
 async fn author(engine: &Engine, job: &Job, note: &str) -> Result<Ended, EngineError> {
-    engine.store.note_job(job, note, clock::now()).await?;
+    engine.store.note_job(job, JobNote::Error(note), clock::now()).await?;
     engine.store.end_job(job, Outcome::Failure, None, clock::now()).await?;
     Ok(Ended::Over)
 }
@@ -253,6 +285,7 @@ struct Place<'a> {
     workspace: &'a Path,
     lock: &'a Path,
     caches: &'a [PathBuf],
+    repository: &'a str,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one step, used once")]
@@ -295,6 +328,8 @@ async fn one_step(
             resources: spec.resources.clone(),
             workspace: place.workspace.to_owned(),
             caches: place.caches.to_vec(),
+            mirror: Some(engine.mirrors.dir(job.repo)),
+            repository: place.repository.to_owned(),
             job: job.id.to_string(),
         }),
     };
@@ -339,7 +374,11 @@ fn judge(result: &StepResult, report: Option<&TestReport>) -> Outcome {
         StepEnd::Exited(0) => Outcome::Success,
         StepEnd::TimedOut => Outcome::TimedOut,
         StepEnd::Cancelled => Outcome::Cancelled,
-        StepEnd::Exited(_) | StepEnd::Signalled(_) | StepEnd::NotStarted(_) => Outcome::Failure,
+        StepEnd::Exited(_)
+        | StepEnd::Signalled(_)
+        | StepEnd::NotStarted(_)
+        | StepEnd::OutOfMemory { .. }
+        | StepEnd::OverDisk { .. } => Outcome::Failure,
     }
 }
 
@@ -354,6 +393,20 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
         }
         StepEnd::Signalled(n) => Some(format!("Ended by signal {n}.")),
         StepEnd::NotStarted(why) => Some(format!("Could not be started: {why}")),
+        StepEnd::OutOfMemory { peak, limit: Some(limit) } => Some(format!(
+            "Out of memory: it used {} of the {} that it may. Ask for more with `resources: {{memory: …}}`; the operator's \
+             limit is `limits.step_memory`.",
+            bytes(*peak),
+            bytes(*limit)
+        )),
+        StepEnd::OutOfMemory { peak, limit: None } => {
+            Some(format!("Out of memory: the machine had no more; it used {}.", bytes(*peak)))
+        }
+        StepEnd::OverDisk { used, limit } => Some(format!(
+            "Ended: {} lay in its workspace and home, and {} may (`limits.step_disk` of the operator).",
+            bytes(*used),
+            bytes(*limit)
+        )),
         _ => None,
     }
 }

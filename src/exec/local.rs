@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -23,9 +24,12 @@ use super::{
     processes,
     shim::{Order, Said},
 };
-use crate::domain::{
-    config::{Resources, Service},
-    run::{StepEnd, StepResult},
+use crate::{
+    docker::{DockerError, pull::PullError},
+    domain::{
+        config::{Resources, Service},
+        run::StepResult,
+    },
 };
 
 /// What an executor is asked to run.
@@ -67,6 +71,11 @@ pub struct ContainerStep {
     pub workspace: PathBuf,
     /// Where links from the workspace and the home lead to (caches).
     pub caches: Vec<PathBuf>,
+    /// The repository's mirror, which the workspace's `.git` leads to; it is seen, not written. None: git has nothing to
+    /// work on.
+    pub mirror: Option<PathBuf>,
+    /// The repository, `owner/name`: which of the operator's logins may be used for its images.
+    pub repository: String,
     /// Of one job: names what belongs together in labels.
     pub job: String,
 }
@@ -91,6 +100,12 @@ pub enum ExecError {
     /// The step can't be described to the supervisor.
     #[error("{0}")]
     Spec(String),
+    /// The engine was lost, or refused what has nothing to do with the step.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// Its image can't be had for now.
+    #[error("{0}")]
+    Image(Arc<PullError>),
 }
 
 /// Runs steps.
@@ -243,16 +258,7 @@ impl Executor for LocalExecutor {
     ) -> BoxFuture<'a, Result<StepResult, ExecError>> {
         Box::pin(async move {
             if cancel.is_cancelled() {
-                let now = crate::clock::now();
-                return Ok(StepResult {
-                    end: StepEnd::Cancelled,
-                    started_at: now,
-                    finished_at: now,
-                    cpu_ms: 0,
-                    peak_bytes: 0,
-                    output_bytes: 0,
-                    truncated: false,
-                });
+                return Ok(StepResult::cancelled(crate::clock::now()));
             }
             self.supervise(spec, cancel).await
         })

@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -27,6 +28,8 @@ use crate::domain::config::{
 const MAX_FILE: u64 = 1024 * 1024;
 /// Kinds of targets and executors that are planned and not in this build.
 const NOT_YET: [&str; 1] = ["kubernetes"];
+/// Without a word of the operator.
+const KEEP_LOGS: Duration = Duration::from_secs(30 * 86_400);
 const REFERENCE: &str = "`switchover schema settings`, docs/configure.md";
 
 /// Reads settings from the file, if there is one, and the environment, which wins. `env` looks a variable up; `names`
@@ -336,6 +339,7 @@ impl Loader<'_> {
                     .and_then(|n| usize::try_from(n).ok())
                     .unwrap_or(cores),
                 step_memory: limits.and_then(|l| l.int("step_memory")),
+                keep_logs: limits.map(|l| l.duration("keep_logs")).unwrap_or(KEEP_LOGS),
             },
             data,
         })

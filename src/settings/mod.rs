@@ -10,7 +10,7 @@ pub mod table;
 mod toml_tree;
 pub mod variables;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
@@ -139,8 +139,10 @@ pub struct SecretGrant {
 pub struct Limits {
     /// Steps that run at the same time.
     pub concurrent_steps: usize,
-    /// Memory that one step may use, in bytes. None: no limit.
+    /// Memory that one step may use (executor docker), in bytes. None: no limit.
     pub step_memory: Option<u64>,
+    /// How long logs, payloads and what nobody uses any more are kept.
+    pub keep_logs: Duration,
 }
 
 /// One thing that is wrong in the settings.

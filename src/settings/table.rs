@@ -295,6 +295,13 @@ pub static LIMITS: Object = Object {
             default: None,
             doc: "Steps that run at the same time. Default: the number of cores.",
         },
-        field("step_memory", Kind::Size, "Memory that one step may use. Default: no limit."),
+        field("step_memory", Kind::Size, "Memory that one step may use (executor docker). Default: no limit."),
+        Field {
+            key: "keep_logs",
+            kind: Kind::Duration(3_600_000, 3_650 * 86_400_000),
+            required: false,
+            default: Some("30d"),
+            doc: "How long logs, payloads of deliveries and unused caches and releases are kept.",
+        },
     ],
 };

@@ -113,7 +113,7 @@ const LONG: &[(&str, usize)] = &[
     ("src/engine/commands.rs", 560),
     ("src/engine/planner.rs", 513),
     ("src/store/rollouts.rs", 573),
-    ("src/store/runs.rs", 880),
+    ("src/store/runs.rs", 829),
 ];
 const LIMIT: usize = 500;
 
@@ -174,10 +174,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "agent",
             "clock",
+            "docker",
             "domain",
             "exec",
             "failpoint",
             "github",
+            "image",
             "infer",
             "plan",
             "report",
