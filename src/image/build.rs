@@ -23,6 +23,9 @@ use super::{
 };
 use crate::{clock, infer::dockerfile::Dockerfile};
 
+/// What BuildKit says before what is wrong.
+const FRONTEND: &str = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: ";
+
 /// An image that the engine has.
 pub(super) struct Built {
     pub dockerfile: String,
@@ -170,7 +173,7 @@ fn failed(file: &str, dockerfile: &Dockerfile, error: &str, step: Option<(String
     };
     let line = instruction.map(|i| i.line).or_else(by_line);
     let found = instruction.or_else(|| dockerfile.instructions.iter().find(|i| Some(i.line) == line));
-    let text = found.map(|i| format!("{} {}", i.keyword, i.text)).unwrap_or_default();
+    let text = found.map(|i| format!("{} {}", i.keyword, i.text).trim_end().to_owned()).unwrap_or_default();
     let fetching =
         name.contains("load metadata for") || name.contains("] FROM ") || name.contains("resolve image config");
     if fetching && let Some(problem) = RegistryProblem::understood("the registry", error) {
@@ -180,11 +183,18 @@ fn failed(file: &str, dockerfile: &Dockerfile, error: &str, step: Option<(String
     if found.is_none() && lost.iter().any(|l| error.contains(l)) {
         return ImageError::Engine { doing: "building the image".to_owned(), why: cut(error) };
     }
-    let mut why = cut(error);
-    if error.contains("exit code: 137") || error.contains("non-zero code: 137") {
-        why.push_str(" (killed: out of memory, as a rule)");
+    let kind = found.map(|i| i.keyword.as_str()).unwrap_or_default();
+    let mut why = match error.rsplit_once("exit code: ").or_else(|| error.rsplit_once("non-zero code: ")) {
+        Some((_, code)) if kind == "RUN" && code.trim() == "137" => {
+            "exit code 137: it was killed, as a rule because the memory was not enough".to_owned()
+        }
+        Some((_, code)) if kind == "RUN" => format!("exit code {}", cut(code)),
+        _ => cut(error.strip_prefix(FRONTEND).unwrap_or(error)),
+    };
+    if matches!(kind, "COPY" | "ADD") && error.contains("not found") {
+        why.push_str(". Does the `build` step make it there, and does .dockerignore leave it in?");
     }
-    if !tail.is_empty() && found.is_some_and(|i| i.keyword == "RUN") {
+    if !tail.is_empty() && kind == "RUN" {
         why = format!("{why}\n    {}", tail.join("\n    "));
     }
     ImageError::Dockerfile { file: file.to_owned(), line, text, why }

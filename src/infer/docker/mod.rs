@@ -238,7 +238,6 @@ fn arguments(
     let asked: Vec<&str> = asked.map(|i| i.text.trim()).filter(|n| !plan.args.contains_key(*n)).take(5).collect();
     let best =
         |d: &Dockerfile| ["", wanted.path].iter().map(|c| found::fitting(project, d, c)).max().unwrap_or_default();
-    let before = best(&plain);
     for name in asked {
         for value in [wanted.folder, last(wanted.folder), wanted.name] {
             let with = |value: &str| {

@@ -14,7 +14,7 @@ const SIMPLE: &str = "FROM busybox\nWORKDIR /app\nCOPY hello.txt .\nCMD [\"cat\"
 
 #[tokio::test]
 async fn it_is_built_pushed_and_known_by_digest() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("it_is_built_pushed_and_known_by_digest").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let folder = workspace(&[("Dockerfile", SIMPLE), ("hello.txt", "hello\n")]);
     let mut order = Order::new(&repository(&place.registry));
@@ -50,7 +50,7 @@ async fn it_is_built_pushed_and_known_by_digest() {
 
 #[tokio::test]
 async fn the_context_is_what_dockerignore_leaves() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("the_context_is_what_dockerignore_leaves").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let all = "FROM busybox\nCOPY . /all\nRUN cd /all && find . ! -type d | sort | sed 's/^/found /'\n";
     let files = [
@@ -111,7 +111,7 @@ async fn the_context_is_what_dockerignore_leaves() {
 
 #[tokio::test]
 async fn a_failing_instruction_is_named_with_its_line() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("a_failing_instruction_is_named_with_its_line").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let order = Order::new(&repository(&place.registry));
     let mut all = String::new();
@@ -139,6 +139,9 @@ async fn a_failing_instruction_is_named_with_its_line() {
         let (built, said) = order.run(&images, folder.path()).await;
         let error = built.expect_err(text);
         assert_eq!(error.blame(), Blame::Author, "{error}\n{said:#?}");
+        // The engine's own folder differs.
+        let error = error.to_string();
+        let error = error.split(" failed to walk ").next().unwrap_or_default();
         all.push_str(&format!("{error}\n"));
     }
     insta::assert_snapshot!(all, @r"
@@ -147,7 +150,7 @@ async fn a_failing_instruction_is_named_with_its_line() {
 
 #[tokio::test]
 async fn what_leads_out_of_the_repository_is_refused() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("what_leads_out_of_the_repository_is_refused").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let folder = workspace(&[
         ("Dockerfile", SIMPLE),
@@ -196,7 +199,7 @@ async fn what_leads_out_of_the_repository_is_refused() {
 
 #[tokio::test]
 async fn it_ends_when_nobody_wants_it_or_time_is_up() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("it_ends_when_nobody_wants_it_or_time_is_up").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let marker = format!("98{}", std::process::id());
     let text = format!("FROM busybox\nRUN echo begun; sleep {marker}\n");
@@ -232,11 +235,15 @@ async fn it_ends_when_nobody_wants_it_or_time_is_up() {
 
 #[tokio::test]
 async fn build_arguments_choose_the_base_and_stages_that_are_not_needed_cost_nothing() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("build_arguments_choose_the_base_and_stages_that_are_not_needed_cost_nothing").await
+    else {
+        return;
+    };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let text = "ARG BASE=nowhere/at-all\nFROM nowhere/at-all:2 AS unused\nFROM ${BASE}\nARG WORD=default\nRUN echo \"word: $WORD\"\n";
     let folder = workspace(&[("Dockerfile", text)]);
     let mut order = Order::new(&repository(&place.registry));
+    order.fresh = true;
     order.args = [("BASE", "busybox"), ("WORD", "given")].map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let (built, said) = order.run(&images, folder.path()).await;
     built.unwrap_or_else(|e| panic!("{e}\n{said:#?}"));

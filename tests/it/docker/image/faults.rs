@@ -16,12 +16,11 @@ fn fresh_layer(name: &str) -> tempfile::TempDir {
 
 #[tokio::test]
 async fn refusals_are_told_apart() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("refusals_are_told_apart").await else { return };
     let fault = |method, path, status, body| Fault { method, path, status, body, times: 1000 };
     let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
     let unauthorized = r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#;
     let unknown = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
-    let rate = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"pull rate limit exceeded"}]}"#;
     let quota = r#"{"errors":[{"code":"DENIED","message":"adding 5.0 MiB of storage resource, which when updated to current usage of 1.0 GiB will exceed the configured upper limit of 1.0 GiB."}]}"#;
     let nginx = "<html><head><title>413 Request Entity Too Large</title></head></html>";
     let mut all = String::new();
@@ -49,12 +48,11 @@ async fn refusals_are_told_apart() {
     }
     insta::assert_snapshot!(all, @r"
     ");
-    let _ = rate;
 }
 
 #[tokio::test]
 async fn what_passes_is_tried_again() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("what_passes_is_tried_again").await else { return };
     for (name, method, path, status) in [
         ("a blob breaks in the middle", "PATCH", "/blobs/uploads/", 500),
         ("the manifest meets a broken registry", "PUT", "/manifests/", 503),

@@ -4,6 +4,7 @@ mod build;
 mod faults;
 mod faulty;
 mod ignore;
+mod made;
 mod place;
 mod registry;
 

@@ -8,11 +8,13 @@ use std::{
 use switchover::{
     docker::Docker,
     image::{Images, RegistryAccess},
-    settings::DockerSettings,
 };
+
+use crate::docker::rig::{self, Engine};
 
 pub struct Place {
     docker: Docker,
+    pub engine: &'static Engine,
     /// Host and port of an open registry.
     pub registry: String,
 }
@@ -27,12 +29,10 @@ impl Place {
     }
 }
 
-pub async fn place() -> Option<Place> {
-    let text = std::fs::read_to_string("/tmp/switchover-engine/env").unwrap();
-    let value = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).unwrap().to_owned();
-    let settings = DockerSettings { host: value("DOCKER_HOST="), certs: None };
-    let docker = Docker::new(&settings, "tests").unwrap().negotiated(&settings).await.unwrap();
-    Some(Place { docker, registry: value("REGISTRY=") })
+/// The engine and registry that all tests share; None where there can't be one.
+pub async fn place(test: &str) -> Option<Place> {
+    let engine = rig::engine(test)?;
+    Some(Place { docker: engine.docker().await, registry: engine.registry.clone(), engine })
 }
 
 /// A registry of one's own; it ends with its value.

@@ -25,7 +25,7 @@ fn kind(error: &ImageError) -> ProblemKind {
 
 #[tokio::test]
 async fn only_the_right_password_opens_it() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("only_the_right_password_opens_it").await else { return };
     let guarded = place::registry_with_password(HTPASSWD).await;
     let folder = workspace(&[("Dockerfile", SIMPLE), ("hello.txt", "guarded")]);
     let order = Order::new(&repository(&guarded.host));
@@ -60,7 +60,7 @@ async fn only_the_right_password_opens_it() {
 
 #[tokio::test]
 async fn a_tag_is_waited_for_and_a_lost_image_is_known() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("a_tag_is_waited_for_and_a_lost_image_is_known").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let folder = workspace(&[("Dockerfile", SIMPLE), ("hello.txt", "waited for")]);
     let mut order = Order::new(&repository(&place.registry));
@@ -94,7 +94,7 @@ async fn a_tag_is_waited_for_and_a_lost_image_is_known() {
 
 #[tokio::test]
 async fn a_newer_base_has_another_digest_and_is_fetched() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("a_newer_base_has_another_digest_and_is_fetched").await else { return };
     let images = place.images(vec![access(&place.registry, "", "")]);
     let base = repository(&place.registry);
     let order = Order::new(&base);
@@ -103,7 +103,8 @@ async fn a_newer_base_has_another_digest_and_is_fetched() {
     let text = format!("FROM scratch AS none\nFROM {base}:latest\nFROM {base}\nRUN cat /hello.txt\n");
     let names = |text: &str| format!("FROM {base}:latest AS a\nFROM {base}@{text}\nCOPY --from=a / /\n");
     for word in ["first", "second"] {
-        let folder = workspace(&[("Dockerfile", SIMPLE), ("hello.txt", word)]);
+        let word = format!("{word} {}", uuid::Uuid::new_v4());
+        let folder = workspace(&[("Dockerfile", SIMPLE), ("hello.txt", &word)]);
         let (built, _) = order.run(&images, folder.path()).await;
         let digest = built.unwrap().digest;
         images.tag(&base, &digest, "latest").await.unwrap();
@@ -113,7 +114,7 @@ async fn a_newer_base_has_another_digest_and_is_fetched() {
         let folder = workspace(&[("Dockerfile", &text)]);
         let (built, said) = above.run(&images, folder.path()).await;
         built.unwrap_or_else(|e| panic!("{e}\n{said:#?}"));
-        assert!(said.iter().any(|l| l.ends_with(word)), "{said:#?}");
+        assert!(said.iter().any(|l| l.ends_with(&word)), "{said:#?}");
         digests.push(digest);
     }
     assert_ne!(digests[0], digests[1]);
@@ -123,7 +124,7 @@ async fn a_newer_base_has_another_digest_and_is_fetched() {
 
 #[tokio::test]
 async fn a_registry_that_is_away_is_said() {
-    let Some(place) = place::place().await else { return };
+    let Some(place) = place::place("a_registry_that_is_away_is_said").await else { return };
     // A port that was free a moment ago.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let images = place.images(vec![access(&free, "x", "y")]);
