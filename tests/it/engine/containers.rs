@@ -29,8 +29,9 @@ environments:
 ",
         id = uuid::Uuid::new_v4().simple()
     );
-    let dockerfile =
-        format!("FROM {SMALL}\nCOPY www /www\nEXPOSE 8080\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n");
+    let dockerfile = format!(
+        "FROM {SMALL}\nCOPY www /www\nEXPOSE 8080\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n"
+    );
     vec![
         (".github/switchover.yml", Some(config)),
         ("Dockerfile", Some(dockerfile)),
