@@ -20,8 +20,8 @@ pub enum StandInError {
         stderr: String,
     },
     /// A key could not be made.
-    #[error("cannot make an RSA key")]
-    Key,
+    #[error(transparent)]
+    Key(#[from] crate::github::key::KeyError),
     /// No such thing.
     #[error("there is no {0}")]
     NotFound(String),

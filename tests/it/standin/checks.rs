@@ -228,6 +228,8 @@ async fn statuses_are_combined() {
         4
     );
     let app = w.token(None).await;
-    assert_eq!(app.get(&combined).await.status, 403, "the App did not ask for statuses");
+    assert_eq!(app.get(&combined).await.good()["total_count"], 2);
+    assert_eq!(app.post(&path, json!({"state": "success"})).await.status, 403, "the App asked for reading only");
+    assert_eq!(w.hooks.wait("status", |r| r.event == "status").await.body["sha"], json!(w.head));
     w.stop().await;
 }

@@ -10,7 +10,9 @@ fn encoded(request: reqwest::RequestBuilder, fields: &[(&str, &str)]) -> reqwest
     request.header("content-type", "application/x-www-form-urlencoded").body(body)
 }
 
-async fn post(w: &World, path: &str, fields: &[(&str, &str)]) -> (u16, String) {
+type Fields<'a> = &'a [(&'a str, &'a str)];
+
+async fn post(w: &World, path: &str, fields: Fields<'_>) -> (u16, String) {
     let api = Api::new(&w.standin, None);
     let url = format!("{}{}", w.standin.web_url(), path.trim_start_matches('/'));
     let answer = encoded(api.request("POST", &url), fields).send().await.unwrap();
@@ -31,7 +33,7 @@ async fn buttons_do_what_they_say() {
         "actions": [{"label": "Go", "description": "Go on", "identifier": "go"}]});
     let check = api.post("/repos/acme/shop/check-runs", check).await.good()["id"].to_string();
     let suite = w.standin.read(|m| m.repos[&w.repo].checks.values().last().unwrap().suite).to_string();
-    let steps: [(&str, &[(&str, &str)], &str, &str); 7] = [
+    let steps: [(&str, Fields<'_>, &str, &str); 7] = [
         ("comment", &[("number", "1"), ("body", "/help")], "issue_comment", "created"),
         ("rerun", &[("check", &check)], "check_run", "rerequested"),
         ("rerun-all", &[("suite", &suite)], "check_suite", "rerequested"),
@@ -55,7 +57,7 @@ async fn buttons_refuse_who_may_not() {
     w.standin.commit(w.repo, "p", &[("p", Some("1"))], "p", "bob").await.unwrap();
     let new = NewPull { title: "P".into(), head: "p".into(), ..NewPull::default() };
     w.standin.open_pull(w.repo, "bob", new).await.unwrap();
-    let cases: [(&str, &[(&str, &str)]); 8] = [
+    let cases: [(&str, Fields<'_>); 8] = [
         ("merge", &[("as", "eve"), ("number", "1")]),
         ("comment", &[("as", "eve"), ("number", "1"), ("body", "hi")]),
         ("comment", &[("number", "1"), ("body", "hi")]),

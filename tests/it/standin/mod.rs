@@ -2,6 +2,7 @@
 
 mod apps;
 mod checks;
+mod client;
 mod faults;
 mod forms;
 mod git;

@@ -153,6 +153,7 @@ async fn comments_and_reactions() {
     ");
     assert_eq!(api.post(&comments, json!({"body": "ü".repeat(65_536)})).await.status, 201, "characters, not bytes");
     let line = w.standin.comment_line(w.repo, number, "ann", ("c", 1), "here").unwrap();
+    w.hooks.event("pull_request_review_comment", "created").await;
     let on_line = format!("/repos/acme/shop/pulls/comments/{line}/reactions");
     assert_eq!(api.post(&on_line, json!({"content": "rocket"})).await.status, 201);
     assert_eq!(api.get(&format!("/repos/acme/shop/issues/comments/{line}")).await.status, 404);

@@ -354,7 +354,28 @@ pub(super) async fn create_status(call: &Call) -> Answer {
         Some(status)
     });
     let status = status.ok_or_else(ApiError::not_found)?;
-    created(with_repo(call, |l, m, r| shapes::status(l, m, r, &status, false))?)
+    let head = git::commit(&call.standin.git_dir(call.repo), &status.sha).await?;
+    let (body, payload) = with_repo(call, |l, m, r| {
+        let mut payload = call.standin.envelope(m, r, &status.creator);
+        for (name, value) in [
+            ("id", json!(status.id)),
+            ("sha", json!(status.sha)),
+            ("name", json!(r.full_name())),
+            ("context", json!(status.context)),
+            ("state", json!(status.state)),
+            ("description", json!(status.description)),
+            ("target_url", json!(status.target_url)),
+            ("commit", shapes::commit(l, m, r, &head)),
+            ("branches", json!([])),
+            ("created_at", json!(status.created_at)),
+            ("updated_at", json!(status.created_at)),
+        ] {
+            payload[name] = value;
+        }
+        (shapes::status(l, m, r, &status, false), payload)
+    })?;
+    call.standin.emit(call.repo, "status", &payload, None);
+    created(body)
 }
 
 pub(super) async fn statuses(call: &Call) -> Answer {
