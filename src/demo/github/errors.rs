@@ -20,8 +20,8 @@ pub enum StandInError {
         stderr: String,
     },
     /// A key could not be made.
-    #[error(transparent)]
-    Key(#[from] crate::github::key::KeyError),
+    #[error("cannot make an RSA key")]
+    Key,
     /// No such thing.
     #[error("there is no {0}")]
     NotFound(String),

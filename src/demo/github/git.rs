@@ -268,13 +268,17 @@ pub(super) struct TreeEntry {
     pub path: String,
 }
 
-/// Entries of a folder (empty path: the root), or the one file of that path.
+/// Entries of a folder (empty path: the root), or the one file of that path; nothing for a path that no commit can hold.
 pub(super) async fn entries(
     dir: &Path,
     commit: &str,
     path: &str,
     inside: bool,
 ) -> Result<Vec<TreeEntry>, StandInError> {
+    // Git takes these for a mistake of the caller; they come from annotations and addresses.
+    if !path.is_empty() && (path.contains('\0') || path.split('/').any(|part| matches!(part, "" | "." | ".."))) {
+        return Ok(Vec::new());
+    }
     let spec = if inside && !path.is_empty() { format!("{path}/") } else { path.to_owned() };
     let mut args = vec!["ls-tree", "-l", "-z", "--full-tree", commit, "--"];
     if !spec.is_empty() {

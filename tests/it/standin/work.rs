@@ -229,7 +229,9 @@ async fn code_is_read() {
     assert_eq!((&file["content"], &file["path"]), (&json!("aMOpCg==\n"), &json!(odd)));
     let folder = api.get(&format!("{repo}/contents/odd?ref={tip}")).await.good();
     assert_eq!(folder[0]["type"], "file");
-    assert_eq!(api.get(&format!("{repo}/contents/none")).await.status, 404);
+    for nothing in ["none", "odd/none", "a%2F..%2Fb", "odd%2F.", "%2Fetc", "a%00b"] {
+        assert_eq!(api.get(&format!("{repo}/contents/{nothing}")).await.status, 404, "{nothing}");
+    }
     assert_eq!(api.get(&format!("{repo}/commits?sha=f/x&per_page=1")).await.good()[0]["sha"], json!(tip));
     // Nothing in a path becomes an option or another revision for git.
     for hostile in ["--help", "main~1", "main%5E", "HEAD@%7B1%7D", "main:README.md", "-n1", "%00", "main%0Ax"] {
