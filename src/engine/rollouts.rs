@@ -16,7 +16,7 @@ use crate::{
     domain::{
         config::AppKind,
         ids::{AppName, EnvironmentName, Epoch, RepoId, RolloutId, Slot},
-        rollout::{Asked, Desired, Ended, EnvironmentKey, Kept, Progress, retire_due},
+        rollout::{Asked, Desired, Ended, EnvironmentKey, Kept, Progress, keep::in_use as rollout_needs, retire_due},
     },
     rollout::{
         Target, TargetError,
@@ -206,8 +206,9 @@ async fn retire(engine: &Engine, environment: &EnvironmentRow) -> Result<(), Eng
     for row in engine.store.open_rollouts().await? {
         if row.repo == environment.repo && row.environment == environment.name {
             let desired: Desired = parse(&row.desired)?;
-            for app in desired.apps {
-                in_use.entry(app.name).or_default().push(app.slot);
+            let progress: Progress = parse(&row.progress)?;
+            for (app, slot) in rollout_needs(&desired, &progress) {
+                in_use.entry(app).or_default().push(slot);
             }
         }
     }

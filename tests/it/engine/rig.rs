@@ -134,8 +134,7 @@ impl Rig {
             _folder: folder,
         };
         rig.serve(None).await;
-        let installed = rig.github.install(rig.app, OWNER, Some(&[repo])).expect("installed");
-        drop(installed);
+        rig.github.install(rig.app, OWNER, Some(&[repo])).expect("installed");
         rig
     }
 
@@ -212,7 +211,7 @@ impl Rig {
     /// Waits until the newest deployment of the commit is in this state.
     pub async fn deployed(&self, sha: &str, state: &str) {
         self.wait(&format!("deployment of {} to become {state}", &sha[..7]), |m| {
-            let newest = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == sha).next_back()?;
+            let newest = m.repo(OWNER, NAME)?.deployments.values().rfind(|d| d.sha == sha)?;
             (newest.state() == state).then_some(())
         })
         .await;

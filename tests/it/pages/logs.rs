@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use insta::assert_snapshot;
 use proptest::prelude::*;
 use serde_json::Value;
 use switchover::web::pages::{
@@ -12,38 +11,6 @@ use switchover::web::pages::{
 };
 
 use super::{Served, assert_secure, client, sample};
-
-fn shown(line: &str) -> String {
-    serde_json::to_string(&ansi::spans(line)).unwrap()
-}
-
-#[test]
-fn colours_become_classes_and_nothing_else_is_obeyed() {
-    let cases = [
-        ("plain", r#"[["plain"]]"#),
-        ("", "[]"),
-        ("\u{1b}[31mred\u{1b}[0m and \u{1b}[1;92mbold\u{1b}[22m not", r#"[["red","f1"],[" and "],["bold","f10 bo"],[" not","f10"]]"#),
-        ("\u{1b}[38;5;196mcube\u{1b}[48;5;232mgrey", r#"[["cube","f9"],["grey","f9 b0"]]"#),
-        ("\u{1b}[38;2;10;120;250mtrue\u{1b}[39m", r#"[["true","f12"]]"#),
-        ("\u{1b}[38:5:40mcolons", r#"[["colons","f10"]]"#),
-        ("\u{1b}[mreset\u{1b}[;mtwice", r#"[["resettwice"]]"#),
-        ("\u{1b}[999;31;junkmx", r#"[["x","f1"]]"#),
-        ("10%\r20%\rdone\r\n", r#"[["done"]]"#),
-        ("\u{1b}[2K\u{1b}[1Gclean\u{1b}[?25l", r#"[["clean"]]"#),
-        ("\u{1b}]0;title\u{7}a\u{1b}]8;;http://evil\u{1b}\\link\u{1b}]8;;\u{1b}\\", r#"[["alink"]]"#),
-        ("\u{1b}Pdcs\u{1b}\\ok\u{1b}(Bx\u{8}\u{0}", r#"[["okx"]]"#),
-        ("\u{1b}[31", "[]"),
-        ("\u{1b}]never ends", "[]"),
-        ("\u{1b}[31\nm", r#"[["m"]]"#),
-        ("a\u{202e}b", "[[\"a\u{fffd}b\"]]"),
-        ("tab\there", r#"[["tab    here"]]"#),
-    ];
-    for (line, expected) in cases {
-        assert_eq!(shown(line), expected, "{line:?}");
-    }
-    let long = shown(&"x".repeat(10_000));
-    assert!(long.len() < 4_200 && long.contains("6000 more characters in the raw log"), "{}", long.len());
-}
 
 proptest! {
     #[test]
@@ -65,19 +32,11 @@ proptest! {
     }
 }
 
-#[test]
-fn lines_have_numbers_that_are_links() {
-    let line = LogLine { n: 120, ms: 61_000, text: "\u{1b}[32mok <b>\u{1b}[0m Fine".to_owned() };
-    let plain = log::lines_html("backend-test", std::slice::from_ref(&line), None).to_string();
-    assert_snapshot!(plain, @"");
-    let found = log::lines_html("backend-test", &[line], Some((&log::needle("FINE"), "/logs/t1"))).to_string();
-    assert_snapshot!(found, @"");
-}
-
 #[tokio::test]
 async fn windows_of_a_long_log() {
     let served = Served::of(Arc::new(sample::Pages::new(100_000, true)));
-    let window = async |query: &str| -> Value { served.get(&format!("/logs/t1/lines{query}")).await.json().await.unwrap() };
+    let window =
+        async |query: &str| -> Value { served.get(&format!("/logs/t1/lines{query}")).await.json().await.unwrap() };
     let middle = window("?from=50000&count=3").await;
     assert_eq!(middle["total"], 100_000);
     assert_eq!(middle["lines"][0]["n"], 50_000);
@@ -90,7 +49,11 @@ async fn windows_of_a_long_log() {
     let page = served.text("/runs/r1").await;
     assert!(page.len() < 200_000, "{}", page.len());
     let part = served.text("/logs/t1?from=2000").await;
-    assert!(part.contains("2000 to 2999") && part.contains("?from=3000") && part.contains("?from=1000"), "{}", &part[..3000]);
+    assert!(
+        part.contains("2000 to 2999") && part.contains("?from=3000") && part.contains("?from=1000"),
+        "{}",
+        &part[..3000]
+    );
 }
 
 #[tokio::test]
@@ -121,7 +84,11 @@ async fn the_raw_log_is_a_download() {
 }
 
 /// Reads events until one of this name; gives its data.
-async fn until(events: &mut (impl futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin), kept: &mut String, name: &str) -> String {
+async fn until(
+    events: &mut (impl futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Unpin),
+    kept: &mut String,
+    name: &str,
+) -> String {
     let wait = async {
         loop {
             while let Some(end) = kept.find("\n\n") {
@@ -130,7 +97,7 @@ async fn until(events: &mut (impl futures_util::Stream<Item = reqwest::Result<by
                     return event.lines().find_map(|l| l.strip_prefix("data: ")).unwrap().to_owned();
                 }
             }
-            kept.push_str(&String::from_utf8(events.next().await.expect("the stream goes on").unwrap().to_vec()).unwrap());
+            kept.push_str(std::str::from_utf8(&events.next().await.expect("the stream goes on").unwrap()).unwrap());
         }
     };
     tokio::time::timeout(Duration::from_secs(30), wait).await.expect("an event comes")
@@ -165,7 +132,7 @@ async fn pages_hear_of_changes() {
     let served = Served::of(pages.clone());
     let (mut events, mut kept) = (served.get("/live").await.bytes_stream(), String::new());
     // The greeting shows that the server listens.
-    kept.push_str(&String::from_utf8(events.next().await.unwrap().unwrap().to_vec()).unwrap());
+    kept.push_str(std::str::from_utf8(&events.next().await.unwrap().unwrap()).unwrap());
     pages.changed.send_modify(|n| *n += 1);
     assert_eq!(until(&mut events, &mut kept, "changed").await, "1");
 }

@@ -1,8 +1,8 @@
 //! The pages: what stands in them, what must never stand in them, and the parts that move.
 
 mod counter;
-mod looks;
 mod logs;
+mod looks;
 mod sample;
 mod standin;
 
@@ -62,7 +62,9 @@ pub fn client() -> reqwest::Client {
 /// Nothing from outside became markup, and nothing is there that the content security policy would block.
 pub fn assert_harmless(html: &str, what: &str) {
     let lower = html.to_lowercase();
-    for bad in ["<script>", "<img", "<svg onload", "javascript:", " style=", "<style", "<iframe", "<base", "</code><script"] {
+    for bad in
+        ["<script>", "<img", "<svg onload", "javascript:", " style=", "<style", "<iframe", "<base", "</code><script"]
+    {
         assert!(!lower.contains(bad), "{what}: {bad} in\n{html}");
     }
     // Handlers in attributes of our own tags; escaped text has no raw `<`.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use switchover::{
     domain::{
         run::{TestCase, TestReport, TestState},
-        show::{PhaseMark, PhaseState, ReleaseLine, Side, SlotColour, SlotMark},
+        show::{PhaseMark, PhaseState, ReleaseLine, SlotColour, SlotMark},
     },
     web::pages::{
         ErrorPage, LogLine, LogWindow, OverviewPage, ReleasePage, RunPage, Source,
@@ -105,7 +105,7 @@ impl Pages {
             name: name.to_owned(),
             command: self.outside(command),
             state,
-            started_at: (state != State::QUEUED).then(|| at("2026-11-23T03:10:01Z")),
+            started_at: (state != State::QUEUED && state.word != "skipped").then(|| at("2026-11-23T03:10:01Z")),
             finished_at: (!state.is_open()).then(|| at("2026-11-23T03:10:35Z")),
             facts: Vec::new(),
             report: None,
@@ -408,9 +408,4 @@ impl Source for Pages {
     fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
-}
-
-/// Who answers when both sides are asked.
-pub fn serves(line: &ReleaseLine) -> Side {
-    line.serves()
 }

@@ -9,7 +9,7 @@ use switchover::demo::github::{
     pages::markdown,
 };
 
-use super::{assert_harmless, assert_secure, client, sample::HOSTILE};
+use super::{assert_harmless, assert_secure, client};
 
 struct World {
     standin: StandIn,
@@ -38,13 +38,22 @@ impl World {
         standin.permission(repo, "mallory", Role::Read, None).unwrap();
         let app = standin.register_app("Switchover", None, None).unwrap();
         standin.install(app.id, "acme", None).unwrap();
-        let files = [("README.md", Some(format!("# Shop\n\n{outside}\n\n[link](javascript:alert(1)) ![x](http://x/y.png)"))), ("src/a.rs", Some("one\ntwo <b>\nthree\n".to_owned()))];
+        let files = [
+            ("README.md", Some(format!("# Shop\n\n{outside}\n\n[link](javascript:alert(1)) ![x](http://x/y.png)"))),
+            ("src/a.rs", Some("one\ntwo <b>\nthree\n".to_owned())),
+        ];
         let files: Vec<(&str, Option<&str>)> = files.iter().map(|(p, t)| (*p, t.as_deref())).collect();
         standin.commit(repo, "main", &files, &format!("{outside}Open the shop"), "ada").await.unwrap();
         let branch = if outside.is_empty() { "feature/round" } else { "x\"><script>alert(1)</script>" };
         let change = [("src/a.rs", Some("one\ntwo <script>\nthree\nfour\n"))];
-        let head = standin.commit(repo, branch, &change, &format!("{outside}Round\n\n{outside}body"), "ada").await.unwrap();
-        let new = NewPull { title: format!("{outside}Round prices"), body: format!("{outside}**why**"), head: branch.to_owned(), ..NewPull::default() };
+        let head =
+            standin.commit(repo, branch, &change, &format!("{outside}Round\n\n{outside}body"), "ada").await.unwrap();
+        let new = NewPull {
+            title: format!("{outside}Round prices"),
+            body: format!("{outside}**why**"),
+            head: branch.to_owned(),
+            ..NewPull::default()
+        };
         let pull = standin.open_pull(repo, "ada", new).await.unwrap();
         standin.comment(repo, pull, "mallory", &format!("{outside}`/deploy production`")).unwrap();
         standin.require_checks(repo, "main", &["switchover", "other"]).unwrap();
@@ -64,28 +73,40 @@ impl World {
                 title: Some(text("a::b")),
                 raw_details: Some(text("trace")),
             };
-            let beyond = Annotation { path: "../../etc/passwd".to_owned(), start_line: i64::MAX, end_line: i64::MIN, ..annotation.clone() };
-            r.checks.insert(id, CheckRun {
+            let beyond = Annotation {
+                path: "../../etc/passwd".to_owned(),
+                start_line: i64::MAX,
+                end_line: i64::MIN,
+                ..annotation.clone()
+            };
+            r.checks.insert(
                 id,
-                suite: 1,
-                app: app.id,
-                name: "switchover".to_owned(),
-                head_sha: head.clone(),
-                external_id: None,
-                details_url: Some("javascript:alert(1)".to_owned()),
-                status: "completed".to_owned(),
-                conclusion: Some("failure".to_owned()),
-                started_at: Some(now),
-                completed_at: Some(now),
-                output: CheckOutput {
-                    title: Some(text("1 failed")),
-                    summary: Some(text("| a | b |\n|---|---|\n| 1 | **2** |")),
-                    text: None,
-                    annotations: vec![annotation, beyond],
+                CheckRun {
+                    id,
+                    suite: 1,
+                    app: app.id,
+                    name: "switchover".to_owned(),
+                    head_sha: head.clone(),
+                    external_id: None,
+                    details_url: Some("javascript:alert(1)".to_owned()),
+                    status: "completed".to_owned(),
+                    conclusion: Some("failure".to_owned()),
+                    started_at: Some(now),
+                    completed_at: Some(now),
+                    output: CheckOutput {
+                        title: Some(text("1 failed")),
+                        summary: Some(text("| a | b |\n|---|---|\n| 1 | **2** |")),
+                        text: None,
+                        annotations: vec![annotation, beyond],
+                    },
+                    actions: vec![Action {
+                        label: "Roll back".to_owned(),
+                        description: text("goes back"),
+                        identifier: "rollback".to_owned(),
+                    }],
+                    writes: 1,
                 },
-                actions: vec![Action { label: "Roll back".to_owned(), description: text("goes back"), identifier: "rollback".to_owned() }],
-                writes: 1,
-            });
+            );
             let state = DeploymentStatus {
                 id: status,
                 state: "in_progress".to_owned(),
@@ -97,22 +118,25 @@ impl World {
                 app: Some(app.id),
                 created_at: now,
             };
-            r.deployments.insert(deployment, Deployment {
-                id: deployment,
-                sha: head.clone(),
-                git_ref: head.clone(),
-                task: "deploy".to_owned(),
-                payload: serde_json::Value::Null,
-                environment: text("production"),
-                description: Some(text("push by ada")),
-                creator: "switchover[bot]".to_owned(),
-                app: Some(app.id),
-                transient: false,
-                production: true,
-                created_at: now,
-                updated_at: now,
-                statuses: vec![state],
-            });
+            r.deployments.insert(
+                deployment,
+                Deployment {
+                    id: deployment,
+                    sha: head.clone(),
+                    git_ref: head.clone(),
+                    task: "deploy".to_owned(),
+                    payload: serde_json::Value::Null,
+                    environment: text("production"),
+                    description: Some(text("push by ada")),
+                    creator: "switchover[bot]".to_owned(),
+                    app: Some(app.id),
+                    transient: false,
+                    production: true,
+                    created_at: now,
+                    updated_at: now,
+                    statuses: vec![state],
+                },
+            );
             id
         });
         Self { standin, repo, pull, head, check, _data: data }
@@ -166,51 +190,6 @@ impl World {
             ("app", "/apps/switchover".to_owned()),
         ])
     }
-}
-
-#[tokio::test]
-async fn hostile_content_stays_text_on_every_page() {
-    let world = World::new(HOSTILE).await;
-    for (what, path) in world.paths() {
-        assert_harmless(&world.page(&path).await, what);
-    }
-    world.standin.stop().await;
-}
-
-#[tokio::test]
-async fn a_person_sees_what_happened() {
-    let world = World::new("").await;
-    let paths = world.paths();
-    for (page, words) in [
-        ("home", vec!["acme / <b>shop</b>", "1 open pull request", "Switchover"]),
-        ("repository", vec!["Open the shop", "<h1>Shop</h1>", "feature/round", "production", "/acme/shop.git"]),
-        ("commits", vec!["Open the shop"]),
-        ("commit", vec!["Round", "switchover", "1 failed", "1 changed file", "+four"]),
-        ("compare", vec!["Round", "1 commits"]),
-        ("file", vec!["id=\"L2\"", "two &#60;script&#62;"]),
-        ("folder", vec!["a.rs"]),
-        ("pulls", vec!["Round prices", "0 of 1 checks"]),
-        ("pull", vec![
-            "<strong>why</strong>",
-            "<code>/deploy production</code>",
-            "switchover is required, and failed: it blocks the merge",
-            "other is expected: nobody has reported it yet",
-            "No conflicts with main",
-            "disabled>Merge pull request",
-            "Roll back",
-        ]),
-        ("pull checks", vec!["src/a.rs:2", "two &#60;script&#62;", "expected 2", "required"]),
-        ("pull files", vec!["+four", "-two &#60;b&#62;"]),
-        ("check", vec!["<td><strong>2</strong></td>", "src/a.rs:2", "Re-run", "Roll back", "2 annotations"]),
-        ("deployments", vec!["warming", "releasing", "https://shop.example.com"]),
-        ("app", vec!["has no webhook address", "push"]),
-    ] {
-        let html = world.page(&paths[page]).await;
-        for word in words {
-            assert!(html.contains(word), "{page}: {word}\n{html}");
-        }
-    }
-    world.standin.stop().await;
 }
 
 #[tokio::test]

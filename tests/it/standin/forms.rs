@@ -1,6 +1,7 @@
 //! The forms behind the pages, and the App manifest flow.
 
 use serde_json::{Value, json};
+
 use switchover::demo::github::NewPull;
 
 use super::support::{Api, World};
