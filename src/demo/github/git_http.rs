@@ -87,7 +87,7 @@ fn denied(why: Denied) -> HttpResponse {
     match why {
         Denied::Unauthorized(message) => ask(&message),
         Denied::Forbidden(message) => text(StatusCode::FORBIDDEN, &message),
-        Denied::Hidden => text(StatusCode::NOT_FOUND, "Repository not found."),
+        Denied::Hidden | Denied::NoApp => text(StatusCode::NOT_FOUND, "Repository not found."),
     }
 }
 

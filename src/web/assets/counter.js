@@ -81,27 +81,43 @@
     pen.fillStyle = colour("--line");
     pen.fillRect(0, floor, width, 1);
 
-    let labelled = -Infinity;
-    for (const switched of now.switches) {
-      const columnsAgo = now.column - switched.at_ms / now.column_ms;
-      const at = width - columnsAgo * step - shift;
-      if (at < 0 || at > width) continue;
-      pen.strokeStyle = colour("--ink");
-      pen.setLineDash([3, 3]);
+    const marks = now.switches
+      .map((s) => ({ at: width - (now.column - s.at_ms / now.column_ms) * step - shift, ms: s.ms }))
+      .filter((mark) => mark.at >= 0 && mark.at <= width);
+    pen.strokeStyle = pen.fillStyle = colour("--ink");
+    pen.setLineDash([3, 3]);
+    for (const { at } of marks) {
       pen.beginPath();
       pen.moveTo(at, head - 4);
       pen.lineTo(at, floor);
       pen.stroke();
-      pen.setLineDash([]);
-      const text = `switch ${took(switched.ms)}`;
-      const wide = pen.measureText(text).width;
-      const from = at + 4 + wide > width ? at - 4 - wide : at + 4;
-      if (from > labelled + 8) {
-        pen.fillStyle = colour("--ink");
-        pen.fillText(text, from, head - 7);
-        labelled = from + wide;
-      }
     }
+    pen.setLineDash([]);
+    for (const { text, from } of labels(marks, width, (text) => pen.measureText(text).width)) {
+      pen.fillText(text, from, head - 7);
+    }
+  }
+
+  // What stands above the switches' lines. Where the words of one would touch the line or the words of the next, both
+  // get one label.
+  function labels(marks, width, measure) {
+    const placed = (first, last, ms) => {
+      const all = ms.length > 3 ? `${ms.length} switches, at most ${took(Math.max(...ms))}` : `switches ${ms.map(took).join(", ")}`;
+      const text = ms.length === 1 ? `switch ${took(ms[0])}` : all;
+      const wide = measure(text);
+      const from = last + 4 + wide <= width ? last + 4 : Math.max(0, first - 4 - wide);
+      return { first, last, ms, text, from, wide };
+    };
+    const groups = [];
+    for (const mark of [...marks].sort((a, b) => a.at - b.at)) {
+      let group = placed(mark.at, mark.at, [mark.ms]);
+      for (let before = groups.at(-1); before && Math.min(group.first, group.from) < Math.max(before.last, before.from + before.wide) + 8; before = groups.at(-1)) {
+        groups.pop();
+        group = placed(before.first, group.last, [...before.ms, ...group.ms]);
+      }
+      groups.push(group);
+    }
+    return groups;
   }
 
   function niceStep(most) {

@@ -3,5 +3,6 @@
 mod broken;
 mod killed;
 mod outage;
+mod queue;
 mod rig;
 mod stories;

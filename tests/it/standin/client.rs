@@ -93,6 +93,7 @@ async fn everything_the_client_writes_is_taken() {
         production: false,
     };
     let id = github.ensure_deployment(&repo, &deployment, None, false).await.unwrap();
+    assert_eq!(github.ensure_deployment(&repo, &deployment, None, true).await.unwrap(), id, "read before it is made");
     let status = DeploymentStatus {
         state: DeploymentState::Success,
         description: "live".into(),
@@ -108,7 +109,13 @@ async fn everything_the_client_writes_is_taken() {
     let new = NewPull { title: "c".into(), head: "c".into(), ..NewPull::default() };
     let number = w.standin.open_pull(w.repo, "bob", new).await.unwrap();
     let asked = w.standin.comment(w.repo, number, "eve", "/help").unwrap();
-    github.react(&repo, CommentKind::Issue, asked, Reaction::Eyes).await.unwrap();
+    let on_line = w.standin.comment_line(w.repo, number, "eve", ("c", 1), "/help").unwrap();
+    let on_commit = w.standin.comment_commit(w.repo, &w.head, "eve", "/help").await.unwrap();
+    for (kind, id) in [(CommentKind::Issue, asked), (CommentKind::Review, on_line), (CommentKind::Commit, on_commit)] {
+        github.react(&repo, kind, id, Reaction::Eyes).await.unwrap();
+        let seen = w.standin.read(|m| m.repos[&w.repo].comments[&id].reactions.clone());
+        assert_eq!(seen.iter().map(|r| r.content.as_str()).collect::<Vec<_>>(), ["eyes"], "{kind:?}");
+    }
     let mark = "<!-- switchover:status -->";
     let ours = github.ensure_comment(&repo, number, mark, "one", None, false).await.unwrap();
     assert_eq!(github.ensure_comment(&repo, number, mark, "two", None, true).await.unwrap(), ours);
@@ -138,6 +145,7 @@ async fn everything_the_client_writes_is_taken() {
 
     w.standin.rename(w.repo, "store", "ann").unwrap();
     assert_eq!(github.repository(&repo).await.unwrap().repo.name, "store", "follows a rename");
+    super::covered::check(&w.standin.read(|m| m.log.clone()));
     w.stop().await;
 }
 
@@ -171,8 +179,11 @@ async fn every_webhook_is_read_as_what_it_is() {
     w.standin.press(w.repo, check, "go", "bob").unwrap();
     w.standin.rerequest_check(w.repo, check, "bob").unwrap();
     w.standin.rerequest_suite(w.repo, suite, "bob").await.unwrap();
+    w.standin.require_checks(w.repo, "main", &["needed"]).unwrap();
+    let needed = serde_json::json!({"name": "needed", "head_sha": head, "conclusion": "success"});
+    api.post("/repos/acme/shop/check-runs", needed).await.good();
     w.standin.enqueue(w.repo, number, "bob").await.unwrap();
-    w.standin.leave_queue(w.repo, number, false, "bob").await.unwrap();
+    w.standin.leave_queue(w.repo, number, "bob").await.unwrap();
     w.standin.close_pull(w.repo, number, "bob").unwrap();
     w.standin.set_default_branch(w.repo, "p", "ann").await.unwrap();
     w.standin.suspend(w.installation, true).unwrap();
@@ -206,6 +217,8 @@ async fn every_webhook_is_read_as_what_it_is() {
     merge_group.checks_requested: merge_group
     merge_group.destroyed: merge_group
     pull_request.closed: pull_request closed
+    pull_request.dequeued: ignored
+    pull_request.enqueued: ignored
     pull_request.opened: pull_request opened
     pull_request.ready_for_review: pull_request ready_for_review
     pull_request_review.submitted: ignored
