@@ -8,6 +8,7 @@
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const number = (n) => n.toLocaleString("en");
+  const ROW = 13;
   let now = null;
   let came = 0;
   let top = 40;
@@ -32,7 +33,8 @@
     pen.clearRect(0, 0, width, height);
     if (!now) return;
     const foot = 18;
-    const head = 20;
+    const rows = width < 700 ? 3 : 2;
+    const head = rows * ROW + 7;
     const columns = 240;
     const step = width / columns;
     const floor = height - foot;
@@ -84,40 +86,37 @@
     const marks = now.switches
       .map((s) => ({ at: width - (now.column - s.at_ms / now.column_ms) * step - shift, ms: s.ms }))
       .filter((mark) => mark.at >= 0 && mark.at <= width);
-    pen.strokeStyle = pen.fillStyle = colour("--ink");
+    const placed = labels(marks, width, rows, (text) => pen.measureText(text).width);
+    pen.strokeStyle = colour("--ink");
     pen.setLineDash([3, 3]);
-    for (const { at } of marks) {
+    for (const { at, row } of placed) {
       pen.beginPath();
-      pen.moveTo(at, head - 4);
+      pen.moveTo(at, row * ROW + 16);
       pen.lineTo(at, floor);
       pen.stroke();
     }
     pen.setLineDash([]);
-    for (const { text, from } of labels(marks, width, (text) => pen.measureText(text).width)) {
-      pen.fillText(text, from, head - 7);
+    for (const { text, from, wide, row } of placed) {
+      // The lines of others stop behind the words.
+      pen.clearRect(from - 2, row * ROW + 3, wide + 4, ROW);
+      pen.fillStyle = colour("--ink");
+      pen.fillText(text, from, row * ROW + 13);
     }
   }
 
-  // What stands above the switches' lines. Where the words of one would touch the line or the words of the next, both
-  // get one label.
-  function labels(marks, width, measure) {
-    const placed = (first, last, ms) => {
-      const all = ms.length > 3 ? `${ms.length} switches, at most ${took(Math.max(...ms))}` : `switches ${ms.map(took).join(", ")}`;
-      const text = ms.length === 1 ? `switch ${took(ms[0])}` : all;
-      const wide = measure(text);
-      const from = last + 4 + wide <= width ? last + 4 : Math.max(0, first - 4 - wide);
-      return { first, last, ms, text, from, wide };
-    };
-    const groups = [];
-    for (const mark of [...marks].sort((a, b) => a.at - b.at)) {
-      let group = placed(mark.at, mark.at, [mark.ms]);
-      for (let before = groups.at(-1); before && Math.min(group.first, group.from) < Math.max(before.last, before.from + before.wide) + 8; before = groups.at(-1)) {
-        groups.pop();
-        group = placed(before.first, group.last, [...before.ms, ...group.ms]);
-      }
-      groups.push(group);
+  // Words beside the switches' lines, each in the first row where nobody else's are. Where all rows are taken the line
+  // stands alone: what happened is told below as well.
+  function labels(marks, width, rows, measure) {
+    const placed = [];
+    for (const { at, ms } of [...marks].sort((a, b) => a.at - b.at)) {
+      const words = `switch ${took(ms)}`;
+      const wide = measure(words);
+      const from = at + 4 + wide <= width ? at + 4 : Math.max(0, at - 4 - wide);
+      const taken = (row) => placed.some((p) => p.row === row && from < p.from + p.wide + 8 && p.from < from + wide + 8);
+      const free = Array.from({ length: rows }, (_, row) => row).find((row) => !taken(row));
+      placed.push(free === undefined ? { at, row: rows - 1, text: "", from: at, wide: 0 } : { at, row: free, text: words, from, wide });
     }
-    return groups;
+    return placed;
   }
 
   function niceStep(most) {

@@ -67,7 +67,7 @@ fn used() -> BTreeSet<Operation> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if !path.extension().is_some_and(|e| e == "rs") {
+        if path.extension().is_none_or(|e| e != "rs") {
             continue;
         }
         let text = fs::read_to_string(&path).unwrap();
