@@ -13,7 +13,10 @@ use crate::domain::{
     event::RepoInfo,
     ids::{DeliveryId, Digest, JobId, RunId, Sha, StepId},
     planned::{NewJob, NewRun, NewStep, Reused},
-    run::{ConfigMistake, Context, JobSpec, Outcome, ReleaseSpec, RunDetail, StepSpec, Trigger, Trust},
+    run::{
+        ConfigMistake, Context, IMAGE_STEP, ImageSpec, JobSpec, Outcome, ReleaseSpec, RunDetail, StepSpec, Trigger,
+        Trust,
+    },
 };
 
 /// What is to be tested and why.
@@ -92,6 +95,8 @@ pub struct Facts<'a> {
     pub proven: &'a BTreeMap<String, Reused>,
     /// Releases by build key.
     pub built: &'a BTreeMap<String, Digest>,
+    /// Apps that are released as an image, and its name without a tag.
+    pub images: &'a BTreeMap<String, String>,
     /// Which proofs may be taken over.
     pub reuse: Reuse,
 }
@@ -150,7 +155,11 @@ pub fn keys(facts: &Facts<'_>) -> (Vec<String>, Vec<String>) {
         for (step, spec) in &app.steps {
             steps.push(step_key(facts, app, step.as_str(), spec));
         }
-        builds.push(build_key(facts, name.as_str(), app));
+        let build = build_key(facts, name.as_str(), app);
+        if facts.images.contains_key(name.as_str()) {
+            steps.push(hash(&["image", &build]));
+        }
+        builds.push(build);
     }
     (steps, builds)
 }
@@ -270,7 +279,8 @@ fn settle(facts: &Facts<'_>, new: &mut NewRun, ids: &mut dyn FnMut() -> Uuid) ->
 fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn FnMut() -> Uuid) -> Option<NewJob> {
     let s = &facts.subject;
     // A release of its own is built only where something is started from it here.
-    let releasable = releasing && app.start.is_some() && app.image_of.is_none();
+    let image = facts.images.get(name).filter(|_| releasing && app.image_of.is_none());
+    let releasable = releasing && app.image_of.is_none() && (app.start.is_some() || image.is_some());
     let only_build = app.steps.len() == 1;
     let wanted: Vec<(&str, &Step)> = app
         .steps
@@ -284,7 +294,7 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
     let build_key = build_key(facts, name, app);
     let digest = facts.built.get(&build_key).filter(|_| releasable && may_reuse(facts, name)).cloned();
     let has_build = wanted.iter().any(|(n, _)| *n == "build");
-    let steps = wanted
+    let mut steps: Vec<NewStep> = wanted
         .iter()
         .map(|(step, spec)| {
             let tree_key = step_key(facts, app, step, spec);
@@ -294,6 +304,11 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
             NewStep { id: StepId(ids()), name: (*step).to_owned(), tree_key, reused }
         })
         .collect();
+    if image.is_some() {
+        let tree_key = hash(&["image", &build_key]);
+        let reused = facts.proven.get(&tree_key).filter(|_| digest.is_some()).cloned();
+        steps.push(NewStep { id: StepId(ids()), name: IMAGE_STEP.to_owned(), tree_key, reused });
+    }
     let spec = JobSpec {
         path: app.path.clone(),
         commit: s.test.clone(),
@@ -307,7 +322,12 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
             _ => Trigger::Branch,
         },
         steps: wanted.iter().map(|(n, step)| step_spec(n, app, step)).collect(),
-        release: releasable.then(|| ReleaseSpec { app: name.to_owned(), build_key, files: app.files.clone() }),
+        release: releasable.then(|| ReleaseSpec {
+            app: name.to_owned(),
+            build_key,
+            files: app.files.clone(),
+            image: image.map(|i| ImageSpec { repository: i.clone(), dockerfile: app.dockerfile.clone() }),
+        }),
     };
     Some(NewJob { id: JobId(ids()), app: name.to_owned(), priority: i64::from(!releasing), spec, steps, digest })
 }
@@ -329,6 +349,8 @@ fn step_spec(name: &str, app: &App, step: &Step) -> StepSpec {
         reports: step.reports.clone(),
         timeout_ms: u64::try_from(step.timeout.as_millis()).unwrap_or(u64::MAX),
         env,
+        services: step.services.clone(),
+        resources: step.resources.clone(),
     }
 }
 
@@ -359,7 +381,11 @@ fn step_key(facts: &Facts<'_>, app: &App, name: &str, step: &Step) -> String {
 /// What makes two builds the same.
 fn build_key(facts: &Facts<'_>, name: &str, app: &App) -> String {
     let steps: Vec<String> = app.steps.iter().map(|(n, s)| step_key(facts, app, n.as_str(), s)).collect();
-    hash(&["build", name, tree(facts, app), facts.root, facts.tools, &steps.join(","), &format!("{:?}", app.files)])
+    let made = match facts.images.get(name) {
+        None => format!("{:?}", app.files),
+        Some(image) => format!("image {image} {:?}", app.dockerfile),
+    };
+    hash(&["build", name, tree(facts, app), facts.root, facts.tools, &steps.join(","), &made])
 }
 
 fn tree<'a>(facts: &'a Facts<'_>, app: &App) -> &'a str {

@@ -12,7 +12,9 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{
     control::short_path,
-    protocol::{AgentStatus, ErrorCode, Event, PROTOCOL, Reply, Request, ServiceStatus, SlotSource, SlotStatus},
+    protocol::{
+        AgentStatus, Door, ErrorCode, Event, PROTOCOL, Reply, Request, ServiceStatus, SlotSource, SlotStatus, TlsFiles,
+    },
 };
 use crate::domain::ids::Epoch;
 
@@ -169,7 +171,19 @@ impl Client {
         listen: Option<SocketAddr>,
         hosts: &[String],
     ) -> Result<ServiceStatus, ClientError> {
-        let request = Request::PutService { service: service.to_owned(), listen, hosts: hosts.to_vec() };
+        self.put_service_with(service, listen, hosts, Vec::new(), None).await
+    }
+
+    /// The same with further listeners, and with TLS on the first one.
+    pub async fn put_service_with(
+        &self,
+        service: &str,
+        listen: Option<SocketAddr>,
+        hosts: &[String],
+        doors: Vec<Door>,
+        tls: Option<TlsFiles>,
+    ) -> Result<ServiceStatus, ClientError> {
+        let request = Request::PutService { service: service.to_owned(), listen, hosts: hosts.to_vec(), doors, tls };
         expect!(self.call(&request).await?, Reply::Service(status) => status)
     }
 
@@ -193,6 +207,18 @@ impl Client {
         source: SlotSource,
     ) -> Result<SlotStatus, ClientError> {
         let request = Request::PutSlot { service: service.to_owned(), slot: slot.to_owned(), epoch, source };
+        expect!(self.call(&request).await?, Reply::Slot(status) => status)
+    }
+
+    /// Changes where a slot of upstreams answers ([`Request::SetUpstreams`]).
+    pub async fn set_upstreams(
+        &self,
+        service: &str,
+        slot: &str,
+        epoch: Epoch,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<SlotStatus, ClientError> {
+        let request = Request::SetUpstreams { service: service.to_owned(), slot: slot.to_owned(), epoch, addresses };
         expect!(self.call(&request).await?, Reply::Slot(status) => status)
     }
 

@@ -26,6 +26,7 @@ impl Agent {
         let slots = service.slots.iter().filter(|(_, s)| !s.removing);
         ServiceStatus {
             listen: service.listen,
+            doors: service.doors.clone(),
             epoch: service.epoch,
             active: service.active.clone(),
             switched_at: service.switched_at,

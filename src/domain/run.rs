@@ -1,9 +1,13 @@
 //! Test runs: one commit in one context, its jobs (an app in a workspace) and their steps.
 
+use indexmap::IndexMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ids::Sha;
+use super::{
+    config::{Resources, Service},
+    ids::Sha,
+};
 
 /// Why a commit is tested. The word in brackets behind a check's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -186,6 +190,36 @@ pub enum StepEnd {
     Cancelled,
     /// It could not be started, and why.
     NotStarted(String),
+    /// A process of it was killed because it used more memory than it may, and the step failed.
+    OutOfMemory {
+        /// The most that it used, in bytes.
+        peak: u64,
+        /// What it may use, in bytes. None: the machine itself had no more.
+        limit: Option<u64>,
+    },
+    /// Killed because it wrote more than it may.
+    OverDisk {
+        /// What lay in its folders, in bytes.
+        used: u64,
+        /// What may lie there.
+        limit: u64,
+    },
+}
+
+impl StepResult {
+    /// Of a step that was cancelled before it began.
+    #[must_use]
+    pub fn cancelled(now: Timestamp) -> Self {
+        Self {
+            end: StepEnd::Cancelled,
+            started_at: now,
+            finished_at: now,
+            cpu_ms: 0,
+            peak_bytes: 0,
+            output_bytes: 0,
+            truncated: false,
+        }
+    }
 }
 
 /// What a job does, frozen when it was planned.
@@ -210,7 +244,7 @@ pub struct JobSpec {
 }
 
 /// One step of a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
     /// Its name.
     pub name: String,
@@ -222,6 +256,12 @@ pub struct StepSpec {
     pub timeout_ms: u64,
     /// Environment: the app's and the step's own.
     pub env: std::collections::BTreeMap<String, String>,
+    /// Companion containers by host name.
+    #[serde(default)]
+    pub services: IndexMap<String, Service>,
+    /// CPU and memory asked for.
+    #[serde(default)]
+    pub resources: Resources,
 }
 
 /// What is kept of a job's workspace.
@@ -233,6 +273,21 @@ pub struct ReleaseSpec {
     pub build_key: String,
     /// Files from the app's folder; none: everything there.
     pub files: Option<Vec<String>>,
+    /// The image that is built and pushed; none: a release of files.
+    #[serde(default)]
+    pub image: Option<ImageSpec>,
+}
+
+/// The name of the step that builds and pushes an image. It is the last of its job.
+pub const IMAGE_STEP: &str = "image";
+
+/// An image to build and push.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSpec {
+    /// Its name without a tag, registry first, such as `docker.io/acme/backend`.
+    pub repository: String,
+    /// The Dockerfile from the app's folder, if the configuration names one.
+    pub dockerfile: Option<String>,
 }
 
 /// What started a run: decides what its steps may see and write.

@@ -14,7 +14,7 @@ use crate::{
     exec::git::{FileEntry, GitError, Mirrors},
     infer,
     plan::{self, Earlier, Facts, Reuse, Subject},
-    settings::ExecutorKind,
+    settings::{ExecutorKind, TargetSettings},
 };
 
 /// Where a repository says what to do.
@@ -141,6 +141,10 @@ impl Engine {
         let refused = self.refusal(&repo.repo.full_name());
         let earlier = self.earlier(repo, &subject).await?;
         let (proven, built) = (BTreeMap::new(), BTreeMap::new());
+        let images = match &understood.config {
+            Ok(config) => self.images(&repo.repo.full_name(), config, policy.as_ref(), &subject.branch),
+            Err(_) => BTreeMap::new(),
+        };
         let facts = Facts {
             repo,
             subject,
@@ -154,6 +158,7 @@ impl Engine {
             earlier: &earlier,
             proven: &proven,
             built: &built,
+            images: &images,
             reuse,
         };
         let (steps, builds) = plan::keys(&facts);
@@ -161,6 +166,38 @@ impl Engine {
         let built = self.built(id, &builds).await?;
         let facts = Facts { proven: &proven, built: &built, ..facts };
         Ok(plan::plan(&facts, &mut uuid::Uuid::now_v7))
+    }
+
+    /// Apps that are released as an image from this branch, and its name without a tag: where an environment's target runs
+    /// containers. An app that names no image gets one in the only registry that the operator granted.
+    #[must_use]
+    pub fn images(
+        &self,
+        full_name: &str,
+        config: &RepoConfig,
+        policy: Option<&RepoConfig>,
+        branch: &str,
+    ) -> BTreeMap<String, String> {
+        let containers = plan::releases(policy, branch).any(|name| {
+            let environment = policy.and_then(|p| p.environments.get(name));
+            let target = environment.map(|e| self.settings.target_for(full_name, e.target.as_deref()));
+            matches!(target, Some(Ok((_, TargetSettings::Docker(_)))))
+        });
+        if containers { self.images_of(full_name, config) } else { BTreeMap::new() }
+    }
+
+    /// The images of a configuration's apps, without a tag.
+    #[must_use]
+    pub fn images_of(&self, full_name: &str, config: &RepoConfig) -> BTreeMap<String, String> {
+        config
+            .apps
+            .iter()
+            .filter(|(_, app)| app.image_of.is_none())
+            .filter_map(|(name, app)| {
+                let image = app.image.clone().or_else(|| self.settings.image_for(full_name, name.as_str()))?;
+                Some((name.to_string(), image))
+            })
+            .collect()
     }
 
     /// Git's tree of each app's folder, and a fingerprint of the files at the root.
@@ -217,7 +254,8 @@ impl Engine {
         let mut built = BTreeMap::new();
         for key in keys {
             if let Some((digest, path)) = self.store.release(repo, key).await? {
-                if std::path::Path::new(&path).is_dir() {
+                // An image lies in its registry; a release of files must still be there.
+                if !path.starts_with('/') || std::path::Path::new(&path).is_dir() {
                     built.insert(key.clone(), digest);
                 } else {
                     // Somebody cleaned up by hand: it is built again.

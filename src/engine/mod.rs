@@ -8,7 +8,8 @@
 //! * [`rollouts`]: rollouts are driven through their phases; old slots are retired.
 //! * [`commands`]: what people ask for: promote, rollback, resume, re-run.
 //! * [`reporter`]: GitHub is made to show what the store says; messages are sent.
-//! * [`sweeper`]: missed deliveries, branch heads, retention.
+//! * [`retention`]: what is old and used by nobody goes.
+//! * [`sweeper`]: missed deliveries, branch heads.
 
 pub mod commands;
 pub mod explain;
@@ -16,6 +17,7 @@ pub mod facts;
 pub mod planner;
 pub mod releases;
 pub mod reporter;
+pub mod retention;
 pub mod rollouts;
 pub mod runner;
 pub mod sweeper;

@@ -22,13 +22,13 @@ use crate::{
     },
     exec::{
         caches::{CacheError, CacheJob, Caches, JobHome},
-        local::{OUTPUT_LIMIT, StepSpec},
+        local::{ContainerStep, OUTPUT_LIMIT, StepSpec},
         log::LogReader,
         reports,
     },
-    report::redact::Redactor,
+    report::{redact::Redactor, text::bytes},
     rollout::local::releases,
-    store::{Job, Step, StepDone, StoreError},
+    store::{Job, JobNote, Step, StepDone, StoreError},
     telemetry::ResultLabel,
 };
 
@@ -156,6 +156,9 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let pool_key = format!("{}-{trust}", job.app);
     let workspace = engine.mirrors.checkout(job.repo, &job.spec.commit, &pool_key).await?;
     crate::failpoint::hit("runner.after_checkout");
+    for note in workspace.notes() {
+        engine.store.note_job(job, JobNote::Worth(note), clock::now()).await?;
+    }
     let app_dir = workspace.path().join(&job.spec.path);
     if !app_dir.is_dir() {
         // The configuration names a folder that is not in this commit.
@@ -178,7 +181,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         let job = CacheJob { repo, app: &app, trust, seed, home: &place, app_dir: &dir };
         caches.prepare(&job, &entries)
     });
-    let _caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
+    let caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
         Ok(held) => held,
         Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
         Err(e) => return Err(EngineError::Machine(e.to_string())),
@@ -194,8 +197,14 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let makes_release = |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || !has_build);
     for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
-        let place =
-            Place { app_dir: &app_dir, home: home.path(), workspace: workspace.path(), lock: workspace.steps_lock() };
+        let place = Place {
+            app_dir: &app_dir,
+            home: home.path(),
+            workspace: workspace.path(),
+            lock: workspace.steps_lock(),
+            caches: caches.folders(),
+            repository: &full_name,
+        };
         let outcome = one_step(engine, job, step, spec, &place, &secrets, &redactor, token).await?;
         engine.metrics.steps.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
         engine.wake.report.notify_one();
@@ -237,7 +246,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
 
 /// Ends a job with something that its author can mend.
 async fn author(engine: &Engine, job: &Job, note: &str) -> Result<Ended, EngineError> {
-    engine.store.note_job(job, note, clock::now()).await?;
+    engine.store.note_job(job, JobNote::Error(note), clock::now()).await?;
     engine.store.end_job(job, Outcome::Failure, None, clock::now()).await?;
     Ok(Ended::Over)
 }
@@ -247,6 +256,8 @@ struct Place<'a> {
     home: &'a Path,
     workspace: &'a Path,
     lock: &'a Path,
+    caches: &'a [PathBuf],
+    repository: &'a str,
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one step, used once")]
@@ -283,6 +294,16 @@ async fn one_step(
         log: file.clone(),
         output_limit: OUTPUT_LIMIT,
         hold: Some(place.lock.to_owned()),
+        container: Some(ContainerStep {
+            image: job.spec.container.clone(),
+            services: spec.services.clone(),
+            resources: spec.resources.clone(),
+            workspace: place.workspace.to_owned(),
+            caches: place.caches.to_vec(),
+            mirror: Some(engine.mirrors.dir(job.repo)),
+            repository: place.repository.to_owned(),
+            job: job.id.to_string(),
+        }),
     };
     let result = match engine.executor.run(&order, token.clone()).await {
         Ok(result) => result,
@@ -325,7 +346,11 @@ fn judge(result: &StepResult, report: Option<&TestReport>) -> Outcome {
         StepEnd::Exited(0) => Outcome::Success,
         StepEnd::TimedOut => Outcome::TimedOut,
         StepEnd::Cancelled => Outcome::Cancelled,
-        StepEnd::Exited(_) | StepEnd::Signalled(_) | StepEnd::NotStarted(_) => Outcome::Failure,
+        StepEnd::Exited(_)
+        | StepEnd::Signalled(_)
+        | StepEnd::NotStarted(_)
+        | StepEnd::OutOfMemory { .. }
+        | StepEnd::OverDisk { .. } => Outcome::Failure,
     }
 }
 
@@ -340,6 +365,20 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
         }
         StepEnd::Signalled(n) => Some(format!("Ended by signal {n}.")),
         StepEnd::NotStarted(why) => Some(format!("Could not be started: {why}")),
+        StepEnd::OutOfMemory { peak, limit: Some(limit) } => Some(format!(
+            "Out of memory: it used {} of the {} that it may. Ask for more with `resources: {{memory: …}}`; the operator's \
+             limit is `limits.step_memory`.",
+            bytes(*peak),
+            bytes(*limit)
+        )),
+        StepEnd::OutOfMemory { peak, limit: None } => {
+            Some(format!("Out of memory: the machine had no more; it used {}.", bytes(*peak)))
+        }
+        StepEnd::OverDisk { used, limit } => Some(format!(
+            "Ended: {} lay in its workspace and home, and {} may (`limits.step_disk` of the operator).",
+            bytes(*used),
+            bytes(*limit)
+        )),
         _ => None,
     }
 }

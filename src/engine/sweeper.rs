@@ -19,8 +19,6 @@ use crate::{
 
 /// Between two sweeps.
 const EVERY: Duration = Duration::from_secs(300);
-/// Payloads of processed deliveries are kept this long.
-const PAYLOADS: jiff::SignedDuration = jiff::SignedDuration::from_hours(24 * 30);
 /// Where the delivery log was read up to.
 const CURSOR: &str = "deliveries_seen";
 
@@ -37,11 +35,9 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
             tracing::warn!(error = %e, "GitHub can't be asked for what was missed now");
             wait = Duration::from_secs(30);
         }
-        if let Err(e) = engine.store.forget_payloads(clock::now() - PAYLOADS).await {
-            tracing::warn!(error = %e, "old payloads can't be dropped");
+        if let Err(e) = super::retention::sweep(&engine).await {
+            tracing::warn!(error = %e, "what is old can't be removed now");
         }
-        let swept = engine.mirrors.sweep().await;
-        tracing::debug!(?swept, "swept");
     }
 }
 

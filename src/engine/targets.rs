@@ -41,7 +41,10 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
         wanted = detail.target;
     }
     let (_, settings) = engine.settings.target_for(full_name, wanted.as_deref()).map_err(EngineError::Refused)?;
-    let TargetSettings::Local(local) = settings;
+    let local = match settings {
+        TargetSettings::Local(local) => local,
+        TargetSettings::Docker(_) => return Err(EngineError::Refused("target kind docker is not wired yet".into())),
+    };
     let environment = key.environment.as_str();
     let listen = local.listen.iter().filter_map(|(name, address)| {
         let app = match name.split_once('/') {
@@ -94,6 +97,7 @@ impl CommandRunner for Commands {
                 log: command.log.clone(),
                 output_limit: OUTPUT_LIMIT,
                 hold: None,
+                container: None,
             };
             let end = match self.engine.executor.run(&spec, stop.clone()).await {
                 Ok(result) => result.end,
@@ -107,6 +111,8 @@ impl CommandRunner for Commands {
                 StepEnd::TimedOut => format!("killed at its time limit of {} s", command.timeout.as_secs()),
                 StepEnd::Cancelled => "stopped".into(),
                 StepEnd::NotStarted(why) => format!("could not be started: {why}"),
+                StepEnd::OutOfMemory { .. } => "out of memory".into(),
+                StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
             };
             CommandResult { ok, words, tail: lines.into_iter().map(|l| l.text).collect() }
         })

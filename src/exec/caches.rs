@@ -49,6 +49,15 @@ pub struct Caches {
 #[derive(Debug)]
 pub struct CacheUse {
     _locks: Vec<Lock>,
+    folders: Vec<PathBuf>,
+}
+
+impl CacheUse {
+    /// Where the links lead to.
+    #[must_use]
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
 }
 
 /// Where the caches of one job lie and where they are to be seen.
@@ -81,7 +90,7 @@ impl Caches {
     /// # Errors
     /// [`CacheError::Entry`] for an entry that leads out of its place or into what the commit already has.
     pub fn prepare(&self, job: &CacheJob<'_>, entries: &[String]) -> Result<CacheUse, CacheError> {
-        let mut locks = Vec::new();
+        let (mut locks, mut folders) = (Vec::new(), Vec::new());
         for entry in entries {
             let bad = |why: &str| CacheError::Entry { entry: entry.clone(), why: why.to_owned() };
             let (base, rest) = match entry.strip_prefix("~/") {
@@ -102,8 +111,9 @@ impl Caches {
                 PlaceError::Link => bad("a folder on the way there is a link or a file"),
                 PlaceError::Io(path, source) => io_error("linking", &path)(source),
             })?;
+            folders.push(store);
         }
-        Ok(CacheUse { _locks: locks })
+        Ok(CacheUse { _locks: locks, folders })
     }
 
     fn folder(&self, job: &CacheJob<'_>, trust: &str) -> PathBuf {

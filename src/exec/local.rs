@@ -3,10 +3,12 @@
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
+use indexmap::IndexMap;
 use nix::{
     sys::signal::{Signal, killpg},
     unistd::Pid,
@@ -22,7 +24,13 @@ use super::{
     processes,
     shim::{Order, Said},
 };
-use crate::domain::run::{StepEnd, StepResult};
+use crate::{
+    docker::{DockerError, pull::PullError},
+    domain::{
+        config::{Resources, Service},
+        run::StepResult,
+    },
+};
 
 /// What an executor is asked to run.
 #[derive(Debug, Clone)]
@@ -45,6 +53,31 @@ pub struct StepSpec {
     pub output_limit: u64,
     /// File that is locked as long as anything of it lives: [`super::git::Workspace::steps_lock`].
     pub hold: Option<PathBuf>,
+    /// What it needs where it runs in a container; the executor of this host does not look at it.
+    pub container: Option<ContainerStep>,
+}
+
+/// What a step needs where it runs in a container.
+#[derive(Debug, Clone)]
+pub struct ContainerStep {
+    /// Its image, as people write it. None: the executor can't know one, and says so.
+    pub image: Option<String>,
+    /// Companions by host name.
+    pub services: IndexMap<String, Service>,
+    /// CPU and memory asked for.
+    pub resources: Resources,
+    /// The checked-out repository; [`StepSpec::cwd`] lies in it. Of the server's own files nothing else is to be seen but
+    /// the home and the caches.
+    pub workspace: PathBuf,
+    /// Where links from the workspace and the home lead to (caches).
+    pub caches: Vec<PathBuf>,
+    /// The repository's mirror, which the workspace's `.git` leads to; it is seen, not written. None: git has nothing to
+    /// work on.
+    pub mirror: Option<PathBuf>,
+    /// The repository, `owner/name`: which of the operator's logins may be used for its images.
+    pub repository: String,
+    /// Of one job: names what belongs together in labels.
+    pub job: String,
 }
 
 /// Output that is kept of a step, if nobody says otherwise.
@@ -67,6 +100,12 @@ pub enum ExecError {
     /// The step can't be described to the supervisor.
     #[error("{0}")]
     Spec(String),
+    /// The engine was lost, or refused what has nothing to do with the step.
+    #[error(transparent)]
+    Docker(#[from] DockerError),
+    /// Its image can't be had for now.
+    #[error("{0}")]
+    Image(Arc<PullError>),
 }
 
 /// Runs steps.
@@ -219,16 +258,7 @@ impl Executor for LocalExecutor {
     ) -> BoxFuture<'a, Result<StepResult, ExecError>> {
         Box::pin(async move {
             if cancel.is_cancelled() {
-                let now = crate::clock::now();
-                return Ok(StepResult {
-                    end: StepEnd::Cancelled,
-                    started_at: now,
-                    finished_at: now,
-                    cpu_ms: 0,
-                    peak_bytes: 0,
-                    output_bytes: 0,
-                    truncated: false,
-                });
+                return Ok(StepResult::cancelled(crate::clock::now()));
             }
             self.supervise(spec, cancel).await
         })

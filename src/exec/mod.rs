@@ -2,6 +2,7 @@
 //!
 //! * [`git`]: one bare mirror per repository and pooled worktrees, by the git command line.
 //! * [`local`]: the trait [`local::Executor`] and the executor that runs steps on the server's own host.
+//! * [`docker`]: the executor that runs each step in a container of its own.
 //! * [`shim`]: the small process that stands between the server and a step, and outlives neither.
 //! * [`log`]: how a step's output lies on disk, its writer and its reader.
 //! * [`caches`]: folders kept between runs, apart by app and trust.
@@ -9,6 +10,7 @@
 //! * [`host`]: what processes started here see of the server's own environment.
 
 pub mod caches;
+pub mod docker;
 pub(crate) mod files;
 pub mod git;
 pub mod host;

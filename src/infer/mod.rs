@@ -4,6 +4,8 @@
 //! what. All of it is pure over a listing of files: a git tree and a folder look the same.
 
 mod cargo;
+pub mod docker;
+pub mod dockerfile;
 mod maven;
 mod npm;
 mod project;

@@ -101,6 +101,10 @@ fn failure_title(step: &StepView, totals: Option<String>, time: &dyn Fn(&str) ->
             format!("{before}{killed} by signal {signal}{}", time("after"))
         }
         (false, Some(StepEnd::NotStarted(why))) => format!("Could not be started: {}", text::one_line(why, 120)),
+        (false, Some(StepEnd::OutOfMemory { peak, .. })) => {
+            let out = if before.is_empty() { "Out" } else { "out" };
+            format!("{before}{out} of memory at {}{}", bytes(*peak), time("after"))
+        }
         (false, _) => format!("Failed{}", time("after")),
     }
 }

@@ -1,12 +1,16 @@
 //! Targets and the prober: how a release gets live without losing a request.
 //!
 //! * [`Target`]: where releases run; [`local`] is the first.
+//! * [`docker`]: containers on this host, behind the agent.
 //! * [`drive()`]: brings one rollout from wherever it stands to its end.
 //! * [`prober`]: requests through the flip.
 
+pub mod docker;
 pub mod drive;
+mod health;
 pub mod local;
 pub mod prober;
+mod shared;
 
 pub use drive::{DriveEnd, DriveError, Journal, JournalError, drive};
 

@@ -6,14 +6,15 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     rc::Rc,
+    time::Duration,
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::{
-    ExecutorKind, Limits, LocalTarget, Registry, SecretGrant, Settings, SettingsMistake, TargetSettings, secret_file,
-    table, toml_tree,
+    DockerSettings, ExecutorKind, HostTarget, Limits, Registry, SecretGrant, Settings, SettingsMistake, TargetSettings,
+    secret_file, table, toml_tree,
     variables::{self, VARIABLES, Variable, is_elsewhere},
 };
 use crate::domain::config::{
@@ -26,7 +27,9 @@ use crate::domain::config::{
 /// The largest settings file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 /// Kinds of targets and executors that are planned and not in this build.
-const NOT_YET: [&str; 2] = ["docker", "kubernetes"];
+const NOT_YET: [&str; 1] = ["kubernetes"];
+/// Without a word of the operator.
+const KEEP_LOGS: Duration = Duration::from_secs(30 * 86_400);
 const REFERENCE: &str = "`switchover schema settings`, docs/configure.md";
 
 /// Reads settings from the file, if there is one, and the environment, which wins. `env` looks a variable up; `names`
@@ -208,7 +211,7 @@ impl Loader<'_> {
         }
         for (key, at, kind) in told {
             let message = format!("{} is not available in this build", shown(&kind));
-            self.told(Mistake::new(at, &key, message, "local"));
+            self.told(Mistake::new(at, &key, message, "local or docker"));
         }
     }
 
@@ -317,7 +320,14 @@ impl Loader<'_> {
             private_key: private_key?,
             webhook_secrets,
             slack_url,
-            executor: ExecutorKind::Local,
+            executor: match value.text("executor") {
+                Some("docker") => ExecutorKind::Docker,
+                _ => ExecutorKind::Local,
+            },
+            docker: DockerSettings {
+                host: text(&variables::DOCKER_HOST).unwrap_or("unix:///var/run/docker.sock").to_owned(),
+                certs: value.written("docker_certs").map(|p| self.path(p)),
+            },
             trusted_local: value.texts("trusted_local"),
             targets,
             registries,
@@ -329,6 +339,7 @@ impl Loader<'_> {
                     .and_then(|n| usize::try_from(n).ok())
                     .unwrap_or(cores),
                 step_memory: limits.and_then(|l| l.int("step_memory")),
+                keep_logs: limits.map(|l| l.duration("keep_logs")).unwrap_or(KEEP_LOGS),
             },
             data,
         })
@@ -391,7 +402,12 @@ impl Loader<'_> {
             }
             let agent = pair.value.written("agent").map_or_else(|| data.join("agent"), |p| self.path(p));
             let repositories = self.repositories(pair, &key);
-            targets.insert(pair.key.clone(), TargetSettings::Local(LocalTarget { repositories, listen, agent }));
+            let host = HostTarget { repositories, listen, agent };
+            let target = match pair.value.text("kind") {
+                Some("docker") => TargetSettings::Docker(host),
+                _ => TargetSettings::Local(host),
+            };
+            targets.insert(pair.key.clone(), target);
         }
         targets
     }
@@ -414,7 +430,8 @@ impl Loader<'_> {
             let repositories = self.repositories(pair, &key);
             if let Some(password) = self.secret_in(&pair.value, "password_file", &format!("{key}.password_file")) {
                 let username = pair.value.text("username").unwrap_or_default().to_owned();
-                registries.insert(pair.key.clone(), Registry { username, password, repositories });
+                let plain_http = pair.value.bool("plain_http");
+                registries.insert(pair.key.clone(), Registry { username, password, repositories, plain_http });
             }
         }
         registries

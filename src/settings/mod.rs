@@ -10,7 +10,7 @@ pub mod table;
 mod toml_tree;
 pub mod variables;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use url::Url;
@@ -44,6 +44,8 @@ pub struct Settings {
     pub slack_url: Option<SecretString>,
     /// What runs steps.
     pub executor: ExecutorKind,
+    /// The Docker engine, where something of `docker` is used.
+    pub docker: DockerSettings,
     /// Repositories whose steps may run on this host: `owner/name` or `owner/*`.
     pub trusted_local: Vec<String>,
     /// Where releases run.
@@ -63,18 +65,31 @@ pub struct Settings {
 pub enum ExecutorKind {
     /// This host.
     Local,
+    /// A container for each step.
+    Docker,
+}
+
+/// Where the Docker engine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerSettings {
+    /// `unix:///path` or `tcp://host:port`.
+    pub host: String,
+    /// Folder with ca.pem, cert.pem and key.pem.
+    pub certs: Option<PathBuf>,
 }
 
 /// A place that releases run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetSettings {
     /// Processes on this host, behind `switchover agent`.
-    Local(LocalTarget),
+    Local(HostTarget),
+    /// Containers on this host, behind `switchover agent`.
+    Docker(HostTarget),
 }
 
-/// A target of plain processes.
+/// A target on one host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalTarget {
+pub struct HostTarget {
     /// Who may use it: `owner/name` or `owner/*`.
     pub repositories: Vec<String>,
     /// Public address of each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.
@@ -88,7 +103,7 @@ impl TargetSettings {
     #[must_use]
     pub fn repositories(&self) -> &[String] {
         match self {
-            Self::Local(local) => &local.repositories,
+            Self::Local(host) | Self::Docker(host) => &host.repositories,
         }
     }
 }
@@ -102,6 +117,8 @@ pub struct Registry {
     pub password: SecretString,
     /// Who may push there.
     pub repositories: Vec<String>,
+    /// Without TLS, because the operator says so.
+    pub plain_http: bool,
 }
 
 /// A secret and what it is granted to.
@@ -122,8 +139,10 @@ pub struct SecretGrant {
 pub struct Limits {
     /// Steps that run at the same time.
     pub concurrent_steps: usize,
-    /// Memory that one step may use, in bytes. None: no limit.
+    /// Memory that one step may use (executor docker), in bytes. None: no limit.
     pub step_memory: Option<u64>,
+    /// How long logs, payloads and what nobody uses any more are kept.
+    pub keep_logs: Duration,
 }
 
 /// One thing that is wrong in the settings.
@@ -195,6 +214,21 @@ impl Settings {
             )),
             None => Err(format!("several targets are granted to {full_name} ({}): name one with `target:`", all())),
         }
+    }
+
+    /// The registries that a repository may push to, by host.
+    pub fn registries_for(&self, full_name: &str) -> impl Iterator<Item = (&str, &Registry)> {
+        let granted = move |r: &Registry| names_repository(&r.repositories, full_name);
+        self.registries.iter().filter(move |(_, r)| granted(r)).map(|(host, r)| (host.as_str(), r))
+    }
+
+    /// The image of an app that names none: in the only registry granted, under the name of who logs in there.
+    #[must_use]
+    pub fn image_for(&self, full_name: &str, app: &str) -> Option<String> {
+        let mut granted = self.registries_for(full_name);
+        let (host, registry) = granted.next().filter(|_| granted.next().is_none())?;
+        let (_, repository) = full_name.split_once('/')?;
+        Some(format!("{host}/{}/{repository}-{app}", registry.username).to_lowercase())
     }
 
     /// True when the repository's steps may run on the server's own host.

@@ -43,6 +43,22 @@ pub static FILE_PATH: Format = Format {
     },
 };
 
+/// A Docker engine's address.
+pub static DOCKER_ADDRESS: Format = Format {
+    expected: "a Docker engine's address, such as unix:///var/run/docker.sock or tcp://build.example.com:2376",
+    pattern: "^(unix:///.+|tcp://[^/\\s]+:[0-9]{1,5})$",
+    check: |text| {
+        let socket = text.strip_prefix("unix://").is_some_and(|p| p.starts_with('/') && p.len() > 1);
+        let port = |t: &str| t.rsplit(':').next().and_then(|p| p.parse::<u16>().ok()).is_some_and(|p| p > 0);
+        let tcp = text.strip_prefix("tcp://").is_some_and(|t| t.contains(':') && !t.contains(['/', ' ']) && port(t));
+        if socket || tcp {
+            return Ok(());
+        }
+        let hint = if text.starts_with('/') { Some(format!("unix://{text}")) } else { None };
+        wrong("is not the address of a Docker engine", hint)
+    },
+};
+
 /// A database.
 pub static DATABASE: Format = Format {
     expected: "the setting left out: this build has SQLite inside the data folder alone",
@@ -169,6 +185,8 @@ pub static FILE: Object = Object {
         of(v::WEBHOOK_SECRET),
         of(v::SLACK_URL),
         of(v::EXECUTOR),
+        of(v::DOCKER_HOST),
+        of(v::DOCKER_CERTS),
         field(
             "trusted_local",
             Kind::List(&REPOSITORIES_KIND, 1_000),
@@ -195,7 +213,11 @@ pub static TARGET: Object = Object {
     name: "a target",
     doc: "A place that releases run on.",
     fields: &[
-        required("kind", Kind::Word(&["local"]), "`local`: processes on this host, behind `switchover agent`."),
+        required(
+            "kind",
+            Kind::Word(&["local", "docker"]),
+            "`local`: processes on this host, `docker`: containers of its engine; both behind `switchover agent`.",
+        ),
         required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may use it."),
         field(
             "listen",
@@ -220,6 +242,13 @@ pub static REGISTRY: Object = Object {
         required("username", Kind::Text(&f::LINE), "Who logs in."),
         required("password_file", Kind::Text(&FILE_PATH), "File with the password or token."),
         required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may push there."),
+        Field {
+            key: "plain_http",
+            kind: Kind::Bool,
+            required: false,
+            default: Some("false"),
+            doc: "Speak to it without TLS: only for a registry on this host or a network of its own.",
+        },
     ],
 };
 
@@ -266,6 +295,13 @@ pub static LIMITS: Object = Object {
             default: None,
             doc: "Steps that run at the same time. Default: the number of cores.",
         },
-        field("step_memory", Kind::Size, "Memory that one step may use. Default: no limit."),
+        field("step_memory", Kind::Size, "Memory that one step may use (executor docker). Default: no limit."),
+        Field {
+            key: "keep_logs",
+            kind: Kind::Duration(3_600_000, 3_650 * 86_400_000),
+            required: false,
+            default: Some("30d"),
+            doc: "How long logs, payloads of deliveries and unused caches and releases are kept.",
+        },
     ],
 };

@@ -120,13 +120,31 @@ pub const SLACK_URL: Variable = secret(
 pub const EXECUTOR: Variable = plain(
     "SWITCHOVER_EXECUTOR",
     "executor",
-    Kind::Word(&["local"]),
+    Kind::Word(&["local", "docker"]),
     "local",
-    "What runs steps. `local`: this host, for repositories under `trusted_local` alone.",
+    "What runs steps. `local`: this host, for repositories under `trusted_local` alone. `docker`: a container each.",
 );
+/// The Docker engine.
+pub const DOCKER_HOST: Variable = plain(
+    "SWITCHOVER_DOCKER_HOST",
+    "docker_host",
+    Kind::Text(&t::DOCKER_ADDRESS),
+    "unix:///var/run/docker.sock",
+    "The Docker engine of executor and target `docker`, which builds images too.",
+);
+/// TLS towards the Docker engine.
+pub const DOCKER_CERTS: Variable = Variable {
+    name: "SWITCHOVER_DOCKER_CERTS",
+    key: "docker_certs",
+    kind: Kind::Text(&t::FILE_PATH),
+    secret: false,
+    required: false,
+    default: None,
+    doc: "Folder with ca.pem, cert.pem and key.pem for an engine at tcp://, as Docker's DOCKER_CERT_PATH.",
+};
 
 /// All of them, in the order of the reference.
-pub static VARIABLES: [Variable; 11] = [
+pub static VARIABLES: [Variable; 13] = [
     LISTEN,
     PUBLIC_URL,
     DATA,
@@ -138,6 +156,8 @@ pub static VARIABLES: [Variable; 11] = [
     WEBHOOK_SECRET,
     SLACK_URL,
     EXECUTOR,
+    DOCKER_HOST,
+    DOCKER_CERTS,
 ];
 
 /// Variables of the same family that are read elsewhere, and what they are for.

@@ -9,6 +9,8 @@
 mod deliveries;
 mod explain;
 mod messages;
+mod old;
+mod proofs;
 mod repos;
 mod rollouts;
 mod rows;
@@ -28,7 +30,7 @@ pub use explain::Reason;
 pub use messages::Message;
 pub use repos::{Repo, RepoState};
 pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
-pub use runs::{Job, Planned, Run, Step, StepDone};
+pub use runs::{Job, JobNote, Planned, Run, Step, StepDone};
 pub use shown::{Dirty, Rendered, Shown};
 
 /// Why the store could not do it.

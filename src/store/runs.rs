@@ -10,7 +10,7 @@ use super::{
 use crate::domain::{
     event::Pull,
     ids::{DeliveryId, Digest, Epoch, JobId, RepoId, RunId, Sha, StepId},
-    planned::{NewJob, NewRun, Reused},
+    planned::{NewJob, NewRun},
     run::{Context, JobSpec, Outcome, RunDetail, StepResult, TestReport},
 };
 
@@ -153,6 +153,15 @@ pub struct StepDone {
     pub note: Option<String>,
 }
 
+/// A sentence about the run of a job.
+#[derive(Debug, Clone, Copy)]
+pub enum JobNote<'a> {
+    /// Why it did not go on.
+    Error(&'a str),
+    /// Worth knowing.
+    Worth(&'a str),
+}
+
 impl Store {
     /// Writes what the planner decided, in one transaction with the end of the delivery. Returns the ids of the runs
     /// written and the jobs whose work must stop.
@@ -183,20 +192,7 @@ impl Store {
             super::repos::put_pull_in(&mut tx, repo, pull, now).await?;
         }
         if let Some((guid, note)) = plan.delivery {
-            sqlx::query("UPDATE deliveries SET state = 'done', note = $2, processed_at = $3, attempts = attempts + 1 WHERE guid = $1")
-                .bind(guid.as_str())
-                .bind(note)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("INSERT INTO reasons (at, repo_id, sha, delivery, text) VALUES ($1, $2, $3, $4, $5)")
-                .bind(ms(now))
-                .bind(repo.0)
-                .bind(plan.sha.map(Sha::as_str))
-                .bind(guid.as_str())
-                .bind(note)
-                .execute(&mut *tx)
-                .await?;
+            super::deliveries::note_in(&mut tx, guid, repo, plan.sha, note, now).await?;
         }
         crate::failpoint::hit("planner.before_commit");
         tx.commit().await?;
@@ -551,12 +547,16 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
-    pub async fn note_job(&self, job: &Job, note: &str, now: Timestamp) -> Result<()> {
+    pub async fn note_job(&self, job: &Job, note: JobNote<'_>, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         guard(&mut tx, job).await?;
         let row = sqlx::query("SELECT * FROM runs WHERE id = $1").bind(job.run.to_string()).fetch_one(&mut *tx).await?;
         let mut run = read_run(&row)?;
-        run.detail.error = Some(note.to_owned());
+        match note {
+            JobNote::Error(note) => run.detail.error = Some(note.to_owned()),
+            JobNote::Worth(note) if run.detail.notes.iter().any(|n| n == note) => return Ok(()),
+            JobNote::Worth(note) => run.detail.notes.push(note.to_owned()),
+        }
         sqlx::query("UPDATE runs SET detail = $2 WHERE id = $1")
             .bind(job.run.to_string())
             .bind(to_json("runs", &run.detail)?)
@@ -564,57 +564,6 @@ impl Store {
             .await?;
         dirty_run(&mut tx, job.repo, &job.run.to_string(), now).await?;
         tx.commit().await?;
-        Ok(())
-    }
-
-    /// What was proven for a tree.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn tested(&self, repo: RepoId, tree_key: &str) -> Result<Option<Reused>> {
-        let row = sqlx::query(
-            "SELECT t.run_id, s.report FROM tested t JOIN steps s ON s.id = t.step_id WHERE t.repo_id = $1 AND t.tree_key = $2",
-        )
-        .bind(repo.0)
-        .bind(tree_key)
-        .fetch_optional(&self.read)
-        .await?;
-        row.as_ref()
-            .map(|r| {
-                let r = Of("tested", r);
-                Ok(Reused { run: r.parsed("run_id")?, report: r.maybe_json("report")? })
-            })
-            .transpose()
-    }
-
-    /// The release that was built from a tree: digest and path.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn release(&self, repo: RepoId, build_key: &str) -> Result<Option<(Digest, String)>> {
-        let row = sqlx::query("SELECT * FROM releases WHERE repo_id = $1 AND build_key = $2")
-            .bind(repo.0)
-            .bind(build_key)
-            .fetch_optional(&self.read)
-            .await?;
-        row.as_ref()
-            .map(|r| {
-                let r = Of("releases", r);
-                Ok((r.parsed("digest")?, r.text("path")?))
-            })
-            .transpose()
-    }
-
-    /// Forgets what a build made (its files are gone), so that the next run builds it again.
-    ///
-    /// # Errors
-    /// When the database can't be written.
-    pub async fn forget_release(&self, repo: RepoId, build_key: &str) -> Result<()> {
-        sqlx::query("DELETE FROM releases WHERE repo_id = $1 AND build_key = $2")
-            .bind(repo.0)
-            .bind(build_key)
-            .execute(&self.write)
-            .await?;
         Ok(())
     }
 }

@@ -150,6 +150,8 @@ impl Site {
                     StepEnd::TimedOut => "killed at its time limit".into(),
                     StepEnd::Cancelled => "stopped".into(),
                     StepEnd::NotStarted(why) => format!("not started: {why}"),
+                    StepEnd::OutOfMemory { .. } => "out of memory".into(),
+                    StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
                 });
                 facts.push(format!("CPU {}", crate::report::text::duration(result.cpu_ms)));
                 facts.push(format!("peak {}", crate::report::text::bytes(result.peak_bytes)));

@@ -3,6 +3,7 @@
 
 mod agent;
 mod config;
+mod docker;
 mod durable;
 mod engine;
 mod exec;

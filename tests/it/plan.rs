@@ -64,6 +64,7 @@ struct World {
     earlier: Vec<Earlier>,
     proven: BTreeMap<String, Reused>,
     built: BTreeMap<String, Digest>,
+    images: BTreeMap<String, String>,
     reuse: Reuse,
 }
 
@@ -84,6 +85,7 @@ impl World {
             earlier: Vec::new(),
             proven: BTreeMap::new(),
             built: BTreeMap::new(),
+            images: BTreeMap::new(),
             reuse: Reuse::Fitting,
         }
     }
@@ -120,6 +122,7 @@ impl World {
             earlier: &self.earlier,
             proven: &self.proven,
             built: &self.built,
+            images: &self.images,
             reuse: self.reuse.clone(),
         })
     }

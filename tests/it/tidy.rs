@@ -113,7 +113,7 @@ const LONG: &[(&str, usize)] = &[
     ("src/engine/commands.rs", 560),
     ("src/engine/planner.rs", 513),
     ("src/store/rollouts.rs", 573),
-    ("src/store/runs.rs", 880),
+    ("src/store/runs.rs", 829),
 ];
 const LIMIT: usize = 500;
 
@@ -162,10 +162,12 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("settings", &["domain"]),
     ("store", &["domain", "clock", "failpoint"]),
     ("github", &["domain", "clock", "failpoint"]),
-    ("exec", &["domain", "clock", "failpoint"]),
+    ("docker", &["settings"]),
+    ("exec", &["domain", "clock", "docker", "failpoint"]),
+    ("image", &["clock", "docker", "domain", "failpoint", "infer"]),
     ("agent", &["domain", "clock", "failpoint"]),
     // The target `local` is a client of the agent; it knows its protocol and nothing else of it.
-    ("rollout", &["domain", "clock", "failpoint", "agent"]),
+    ("rollout", &["domain", "clock", "docker", "failpoint", "agent"]),
     ("slack", &["report"]),
     (
         "engine",

@@ -22,7 +22,7 @@ use crate::{
         protocol::{ErrorCode, Event, PROTOCOL, Reply, Request, ServiceId, SlotSource},
         proxy::{Limits, Listener, Listeners, Route, Slot},
         rules::{Refusal, refuse},
-        state::{Saved, SavedSlot, Store},
+        state::{Saved, SavedService, SavedSlot, Store},
     },
     failpoint,
 };
@@ -103,7 +103,8 @@ impl Agent {
         let saved = self.saved.lock().await;
         let missing = {
             let live = locked(&self.live);
-            saved.services.values().any(|s| !s.removing && s.listen.is_some_and(|a| !live.listeners.contains_key(&a)))
+            let lost = |s: &SavedService| s.listeners().any(|a| !live.listeners.contains_key(&a));
+            saved.services.values().any(|s| !s.removing && lost(s))
         };
         if missing {
             self.apply(&saved);
@@ -243,8 +244,10 @@ impl Agent {
         type Routes<'a> = Vec<(&'a [String], &'a Arc<Route>)>;
         let mut wanted: BTreeMap<SocketAddr, Routes<'_>> = BTreeMap::new();
         for (id, service) in saved.services.iter().filter(|(_, s)| !s.removing) {
-            if let (Some(address), Some(route)) = (service.listen, live.routes.get(id)) {
-                wanted.entry(address).or_default().push((&service.hosts, route));
+            let Some(route) = live.routes.get(id) else { continue };
+            let main = service.listen.map(|at| (at, &service.hosts));
+            for (at, hosts) in main.into_iter().chain(service.doors.iter().map(|d| (d.listen, &d.hosts))) {
+                wanted.entry(at).or_default().push((hosts, route));
             }
         }
         live.listeners.retain(|address, _| wanted.contains_key(address));
@@ -327,13 +330,20 @@ impl Agent {
                 let saved = self.saved.lock().await;
                 Ok(Reply::Status(self.status(&saved)))
             }
-            Request::PutService { service, listen, hosts } => self.put_service(service, listen, hosts).await,
+            Request::PutService { service, listen, hosts, doors, tls } => {
+                let put = move |s: &mut Saved, id: &str, at| s.put_service(id, at, hosts, doors, tls);
+                self.put_service(service, listen, put).await
+            }
             Request::Claim { service, epoch } => {
                 drop(self.change(|s| s.claim(&service, epoch)).await?);
                 Ok(Reply::Ok)
             }
             Request::PutSlot { service, slot, epoch, source } => {
                 let (_, saved) = self.change(|s| s.put_slot(&service, &slot, epoch, source, free_port)).await?;
+                self.slot_reply(&saved, &service, &slot)
+            }
+            Request::SetUpstreams { service, slot, epoch, addresses } => {
+                let (_, saved) = self.change(|s| s.set_upstreams(&service, &slot, epoch, addresses)).await?;
                 self.slot_reply(&saved, &service, &slot)
             }
             Request::SetRunning { service, slot, epoch, running } => {
@@ -385,7 +395,7 @@ impl Agent {
         self: &Arc<Self>,
         id: ServiceId,
         asked: Option<SocketAddr>,
-        hosts: Vec<String>,
+        put: impl FnOnce(&mut Saved, &str, Option<SocketAddr>) -> Result<(), Refusal>,
     ) -> Result<Reply, Refusal> {
         let guard = self.saved.lock().await;
         let listen = match asked {
@@ -395,7 +405,7 @@ impl Agent {
                 None => self.bind(asked, &guard)?,
             }),
         };
-        let done = self.change_locked(guard, |s| s.put_service(&id, listen, hosts)).await;
+        let done = self.change_locked(guard, |s| put(s, &id, listen)).await;
         match done {
             Ok((_, saved)) => match saved.services.get(&id) {
                 Some(service) => Ok(Reply::Service(self.service_status(&id, service))),

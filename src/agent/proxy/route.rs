@@ -29,6 +29,8 @@ const MAX_IDLE: usize = 512;
 /// Between two looks whether a copy listens again; there is no event for a foreign port.
 const PROBE_FIRST: Duration = Duration::from_millis(5);
 const PROBE_LAST: Duration = Duration::from_millis(200);
+/// A copy that listens takes a connection at once; one in a container that is gone never answers.
+const PROBE_CONNECT: Duration = Duration::from_millis(300);
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -214,7 +216,7 @@ async fn probe(slot: Weak<Slot>, suspect: Arc<Notify>, stop: CancellationToken) 
         let down: Vec<_> = down.iter().filter(|i| !i.up.load(Ordering::SeqCst)).map(Arc::clone).collect();
         let mut back = false;
         for instance in &down {
-            let tried = tokio::time::timeout(super::upstream::CONNECT, TcpStream::connect(instance.address)).await;
+            let tried = tokio::time::timeout(PROBE_CONNECT, TcpStream::connect(instance.address)).await;
             if matches!(tried, Ok(Ok(_))) {
                 instance.up.store(true, Ordering::SeqCst);
                 back = true;

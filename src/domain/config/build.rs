@@ -89,6 +89,7 @@ fn app(value: &Value) -> App {
         files: value.written("files").map(|_| value.texts("files")),
         start: text(value, "start"),
         port: value.int("port").and_then(|p| u16::try_from(p).ok()),
+        resources: resources(value),
         health: text(value, "health"),
         pre_deploy: value.written("pre_deploy").map(|p| PreDeploy {
             run: text(&p.value, "run").unwrap_or_default(),
@@ -100,19 +101,23 @@ fn app(value: &Value) -> App {
 }
 
 fn step(value: &Value) -> Step {
-    let resources = value.get("resources");
-    let cpu = match resources.and_then(|r| r.get("cpu")).map(|v| &v.data) {
-        Some(Data::Number(cpu)) => Some(*cpu),
-        _ => None,
-    };
     Step {
         run: text(value, "run").unwrap_or_default(),
         reports: value.texts("reports"),
         services: named::<String, Service>(value, "services", service).collect(),
         timeout: value.duration("timeout"),
         env: variables(value),
-        resources: Resources { cpu, memory: resources.and_then(|r| r.int("memory")) },
+        resources: resources(value),
     }
+}
+
+fn resources(value: &Value) -> Resources {
+    let resources = value.get("resources");
+    let cpu = match resources.and_then(|r| r.get("cpu")).map(|v| &v.data) {
+        Some(Data::Number(cpu)) => Some(*cpu),
+        _ => None,
+    };
+    Resources { cpu, memory: resources.and_then(|r| r.int("memory")) }
 }
 
 fn service(value: &Value) -> Service {

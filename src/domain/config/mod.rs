@@ -99,6 +99,8 @@ pub struct App {
     pub start: Option<String>,
     /// Port that it listens on in its container.
     pub port: Option<u16>,
+    /// CPU and memory that one running copy may use (targets with images).
+    pub resources: Resources,
     /// Path that answers 2xx when it is ready to serve.
     pub health: Option<String>,
     /// Runs once per release, in the new release, before anything of it starts.
@@ -125,7 +127,7 @@ pub struct Step {
 }
 
 /// A companion of a step.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its image.
     pub image: String,
@@ -136,7 +138,7 @@ pub struct Service {
 }
 
 /// What a step asks for.
-#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Resources {
     /// Cores.
     pub cpu: Option<f64>,

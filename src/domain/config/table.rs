@@ -140,6 +140,8 @@ pub static APP: Object = Object {
             "Command that starts it where there is no image. `PORT` in its environment tells where to listen.",
         ),
         field("port", Kind::Int(1, 65_535), "Port that it listens on in its container."),
+        field("resources", Kind::Object(&RESOURCES), "CPU and memory that one running copy may use (targets with images).")
+            .or("{}"),
         field("health", Kind::Text(&f::URL_PATH), "Path that answers 2xx when it is ready to serve."),
         field(
             "pre_deploy",

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{
-    App, AppKind, Approval, DeployFrom, Environment, RepoConfig, Service, Step,
+    App, AppKind, Approval, DeployFrom, Environment, RepoConfig, Resources, Service, Step,
     units::{format_duration, format_size},
 };
 
@@ -178,6 +178,7 @@ impl Writer<'_> {
         if let Some(port) = app.port {
             self.plain("port", &port.to_string());
         }
+        self.resources(&app.resources);
         self.string("health", app.health.as_ref());
         if let Some(pre_deploy) = &app.pre_deploy {
             self.open("pre_deploy");
@@ -204,15 +205,20 @@ impl Writer<'_> {
         }
         self.duration("timeout", step.timeout, Step::new("").timeout);
         self.variables(&step.env);
-        if step.resources.cpu.is_some() || step.resources.memory.is_some() {
-            self.open("resources");
-            if let Some(cpu) = step.resources.cpu {
-                self.plain("cpu", &cpu.to_string());
-            }
-            if let Some(memory) = step.resources.memory {
-                self.plain("memory", &format_size(memory));
-            }
-            self.end();
+        self.resources(&step.resources);
+        self.end();
+    }
+
+    fn resources(&mut self, resources: &Resources) {
+        if *resources == Resources::default() {
+            return;
+        }
+        self.open("resources");
+        if let Some(cpu) = resources.cpu {
+            self.plain("cpu", &cpu.to_string());
+        }
+        if let Some(memory) = resources.memory {
+            self.plain("memory", &format_size(memory));
         }
         self.end();
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::domain::{
-    config::AppKind,
+    config::{AppKind, Resources},
     ids::{AppName, Digest, EnvironmentName, RepoId, RolloutId, Sha, Slot},
 };
 
@@ -131,6 +131,12 @@ pub struct AppSpec {
     pub smoke: Option<CommandSpec>,
     /// How the switch is watched from outside.
     pub probe: ProbeSpec,
+    /// The image without tag or digest (targets with images): with the app's digest it names what runs.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// CPU and memory that one copy may use (targets with images).
+    #[serde(default)]
+    pub resources: Resources,
     /// Host names, where several apps share a listener. Empty: all.
     #[serde(default)]
     pub hosts: Vec<String>,

@@ -161,7 +161,9 @@ impl Mirrors {
         Self(Arc::new(Inner { root, fetch_limit, repos: Mutex::default() }))
     }
 
-    fn dir(&self, repo: RepoId) -> PathBuf {
+    /// The mirror of a repository: what the `.git` of its worktrees leads to.
+    #[must_use]
+    pub fn dir(&self, repo: RepoId) -> PathBuf {
         self.0.root.join(format!("{repo}.git"))
     }
 

@@ -203,11 +203,12 @@ pub fn verify(root: &Path, digest: &Digest) -> Result<StoredRelease, ReleaseErro
     Ok(StoredRelease { digest: digest.clone(), path: place, bytes })
 }
 
-/// Removes all releases but these, and what crashes left. Says how many went.
+/// Removes all releases but these and those made within `young` (whoever made one may not have noted it yet), and what
+/// crashes left. Says how many went.
 ///
 /// # Errors
 /// When the folder can't be read; what can't be removed is logged and left for the next time.
-pub fn prune(root: &Path, keep: &[Digest]) -> Result<usize, ReleaseError> {
+pub fn prune(root: &Path, keep: &[Digest], young: Duration) -> Result<usize, ReleaseError> {
     let keep: BTreeSet<&str> = keep.iter().map(|d| d.as_str().trim_start_matches("sha256:")).collect();
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
@@ -222,7 +223,7 @@ pub fn prune(root: &Path, keep: &[Digest]) -> Result<usize, ReleaseError> {
         let ours = digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit());
         let done = if name.starts_with(".draft-") {
             if age(&path).is_some_and(|a| a > STALE) { fs::remove_dir_all(&path) } else { continue }
-        } else if !ours || keep.contains(digits) {
+        } else if !ours || keep.contains(digits) || age(&path).is_none_or(|a| a < young) {
             continue;
         } else if path.is_dir() {
             // First out of its name, so that a crash leaves no half of a release under it.

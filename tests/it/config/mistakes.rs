@@ -31,7 +31,7 @@ notify: {slack: #deploys
     3:12 on.push | `push` is the single value `main`: expected a list in brackets, each item a branch or a pattern: `*` is anything but a slash, `**` anything, a leading `!` takes away; did you mean `[main]`?
     3:18 on.pull_requests | `pull_requests` is not a key of on: expected one of push, pull_request; did you mean `pull_request`?
     6:11 apps.backend.path | `../backend` leads out of its folder: expected a folder from the repository's root, such as services/api (`.` for the root itself)
-    7:5 apps.backend.prot | `prot` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `port`?
+    7:5 apps.backend.prot | `prot` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after; did you mean `port`?
     9:34 apps.backend.steps.test.timeout | `20 min` is not a duration: expected a duration such as 20m, 30s or 250ms, 1s to 1d; did you mean `20m`?
     10:7 apps.backend.steps.lint | `lint` (a step) has no `run`: expected `run`, a shell command
     11:3 apps.backend | `backend` stands here a second time: expected it once (the first is on line 5)
@@ -108,12 +108,12 @@ fn unknown_keys() {
     4:1 x-anchors | `x-anchors` is not a key of the file: expected one of version, on, apps, environments, notify
     "#);
     told!("version: 1\napps: {a: {depends_on: [b], ports: [80], healthcheck: /, timeout: 5m, deploy: {}, working-directory: x}}", @r#"
-    2:12 apps.a.depends_on | `depends_on` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `switch_after`?
-    2:29 apps.a.ports | `ports` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `port`?
-    2:42 apps.a.healthcheck | `healthcheck` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `health`?
-    2:58 apps.a.timeout | `timeout` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after (`timeout` is a key of a step)
-    2:71 apps.a.deploy | `deploy` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after (`deploy` is a key of an environment)
-    2:83 apps.a.working-directory | `working-directory` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after; did you mean `path`?
+    2:12 apps.a.depends_on | `depends_on` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after; did you mean `switch_after`?
+    2:29 apps.a.ports | `ports` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after; did you mean `port`?
+    2:42 apps.a.healthcheck | `healthcheck` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after; did you mean `health`?
+    2:58 apps.a.timeout | `timeout` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after (`timeout` is a key of a step)
+    2:71 apps.a.deploy | `deploy` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after (`deploy` is a key of an environment)
+    2:83 apps.a.working-directory | `working-directory` is not a key of an app: expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after; did you mean `path`?
     "#);
     told!("version: 1\napps: {a: {steps: {test: {command: x, timeout-minutes: 5}}}}", @r#"
     2:20 apps.a.steps.test | `test` (a step) has no `run`: expected `run`, a shell command
@@ -326,7 +326,7 @@ fn the_caret_stands_under_the_place() {
      --> .github/switchover.yml:4:5
       |
     4 |     prot: 8080
-      |     ^^^^ expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after
+      |     ^^^^ expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after
       = did you mean `port`?
 
     error: `20 min` is not a duration

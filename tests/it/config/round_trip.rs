@@ -117,6 +117,7 @@ prop_compose! {
         made in (opt(&["acme/x", "localhost:5000/y"]), opt(&["Dockerfile", "a/b"]), option::of(words(&["dist/**", "*.jar"]))),
         start in option::of(text()),
         web in option::of((option::of(1_u16..), opt(&["/", "/health?a=b"]))),
+        most in (option::of(0.001..1024.0), option::of(any::<u64>())),
         pre_deploy in option::of((text(), any::<bool>(), duration(1000, 86_400_000))),
         path in select(vec!["", "a", "a/b c", "日本", "true", "#x"]),
     ) -> App {
@@ -128,6 +129,7 @@ prop_compose! {
             kind, path: path.to_owned(), container, cache, env, secrets,
             steps: steps.into_iter().map(|(n, s)| (StepName::new(n).expect("a name"), s)).collect(),
             image, image_of: None, dockerfile, files, start, port, health,
+            resources: Resources { cpu: most.0, memory: most.1 },
             pre_deploy: pre_deploy.map(|(run, reversible, timeout)| PreDeploy { run, reversible, timeout }),
             switch_after: Vec::new(),
         }

@@ -1,5 +1,7 @@
 //! What people do: pull requests, forks, merges, re-runs, rollbacks.
 
+use std::{collections::BTreeSet, path::PathBuf};
+
 use switchover::{
     demo::github::NewPull,
     engine::commands::{Command, Verb},
@@ -113,6 +115,72 @@ async fn a_rollback_holds_until_resumed() {
     rig.control.command(&command(Verb::Resume)).await.expect("resumed");
     rig.deployed(&three, "success").await;
     assert_eq!(text().await, "three");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_rollback_goes_one_further_back() {
+    let rig = begun(&released_config()).await;
+    let rollback = Command {
+        verb: Verb::Rollback,
+        repository: None,
+        environment: None,
+        sha: None,
+        to: None,
+        actor: "test".into(),
+    };
+    let mut shas = Vec::new();
+    for version in ["one", "two", "three"] {
+        let sha = rig.push("main", &[("version", Some(version))], version).await;
+        rig.deployed(&sha, "success").await;
+        shas.push(sha);
+    }
+    for (back_to, text) in [(1, "two"), (0, "one")] {
+        rig.control.command(&rollback).await.expect("rolled back");
+        rig.wait("a new deployment of the older commit", |m| {
+            let newest = m.repo(OWNER, NAME)?.deployments.values().next_back()?;
+            (newest.sha == shas[back_to] && newest.state() == "success").then_some(())
+        })
+        .await;
+        let answer = reqwest::get(rig.address().await).await.expect("answered").text().await.expect("text");
+        assert_eq!(answer, text);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_old_goes_and_what_is_needed_stays() {
+    let mut rig = begun(&released_config()).await;
+    for version in ["one", "two"] {
+        let sha = rig.push("main", &[("version", Some(version))], version).await;
+        rig.deployed(&sha, "success").await;
+    }
+    rig.kill().await;
+    let listed = |folder: &str| -> BTreeSet<PathBuf> {
+        let entries = std::fs::read_dir(rig.data.join(folder)).into_iter().flatten();
+        entries.map(|e| e.expect("an entry").path()).collect()
+    };
+    let needed: BTreeSet<PathBuf> = ["releases", "logs", "rollouts"].into_iter().flat_map(&listed).collect();
+    assert!(needed.len() > 4, "{needed:?}");
+    let stranger = uuid::Uuid::now_v7().to_string();
+    let old = [format!("releases/{}", "ab".repeat(32)), format!("logs/{stranger}"), format!("rollouts/{stranger}")];
+    let old = old.map(|path| rig.data.join(path));
+    for folder in &old {
+        std::fs::create_dir_all(folder).expect("made");
+    }
+    // All of it is two months old: what stays, stays because it is needed.
+    let then = std::time::SystemTime::now() - std::time::Duration::from_secs(60 * 86_400);
+    for path in needed.iter().chain(&old) {
+        std::fs::File::open(path).and_then(|f| f.set_modified(then)).expect("set");
+    }
+    rig.serve(None).await;
+    let deadline = std::time::Instant::now() + super::rig::PATIENCE;
+    while old.iter().any(|path| path.exists()) {
+        assert!(std::time::Instant::now() < deadline, "{old:?} are still there: {}", rig.log());
+        tokio::task::yield_now().await;
+    }
+    let gone: Vec<_> = needed.iter().filter(|path| !path.exists()).collect();
+    assert!(gone.is_empty(), "{gone:?}");
     rig.stop().await;
 }
 

@@ -38,6 +38,7 @@ fn spec(dir: &TempDir, command: &str) -> StepSpec {
         log: dir.path().join("logs/step"),
         output_limit: 1_000_000,
         hold: None,
+        container: None,
     }
 }
 

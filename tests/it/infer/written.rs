@@ -154,7 +154,7 @@ fn mistakes_are_shown_with_a_caret() {
      --> .github/switchover.yml:2:12
       |
     2 | apps: {a: {prot: 1}}
-      |            ^^^^ expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, health, pre_deploy, switch_after
+      |            ^^^^ expected one of kind, path, container, cache, env, secrets, steps, image, image_of, dockerfile, files, start, port, resources, health, pre_deploy, switch_after
       = did you mean `port`?
 
     .github/switchover.yml: 1 mistake

@@ -43,6 +43,8 @@ pub fn desired() -> Desired {
             pre_deploy: (name == "backend").then(|| PreDeploySpec { command: command("migrate"), reversible: true }),
             smoke: (kind == AppKind::Web).then(|| command("smoke")),
             probe: ProbeSpec { path: Some("/health".into()), interval: Duration::from_millis(20), body: None },
+            image: None,
+            resources: switchover::domain::config::Resources::default(),
             hosts: vec![],
         },
     };

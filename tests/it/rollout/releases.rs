@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::Path,
+    time::Duration,
 };
 
 use switchover::{
@@ -167,15 +168,15 @@ fn pruning_keeps_what_is_needed() {
     // Somebody is just storing a third one.
     fs::create_dir(root.path().join(".draft-busy")).unwrap();
     fs::write(root.path().join("README"), "not ours").unwrap();
-    assert_eq!(prune(root.path(), std::slice::from_ref(&two.digest)).unwrap(), 1);
+    assert_eq!(prune(root.path(), std::slice::from_ref(&two.digest), Duration::ZERO).unwrap(), 1);
     assert!(verify(root.path(), &two.digest).is_ok());
     assert!(matches!(verify(root.path(), &one.digest), Err(ReleaseError::Missing(_))));
-    assert_eq!(prune(root.path(), std::slice::from_ref(&two.digest)).unwrap(), 0);
+    assert_eq!(prune(root.path(), std::slice::from_ref(&two.digest), Duration::ZERO).unwrap(), 0);
     let mut left: Vec<_> =
         fs::read_dir(root.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left.len(), 4, "{left:?}");
-    assert_eq!(prune(&root.path().join("none"), &[]).unwrap(), 0);
+    assert_eq!(prune(&root.path().join("none"), &[], Duration::ZERO).unwrap(), 0);
 }
 
 #[test]

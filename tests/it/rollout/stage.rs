@@ -180,6 +180,8 @@ impl Stage {
                     interval: Duration::from_millis(10),
                     body: None,
                 },
+                image: None,
+                resources: switchover::domain::config::Resources::default(),
                 hosts: vec![],
             };
             let slot = slot_name(&sha, kind, &stored.digest, &spec, &BTreeMap::new(), b"k");

@@ -23,6 +23,8 @@ fn configuration_is_part_of_the_name() {
         pre_deploy: None,
         smoke: None,
         probe: ProbeSpec { path: None, interval: Duration::from_millis(20), body: None },
+        image: None,
+        resources: switchover::domain::config::Resources::default(),
         hosts: vec![],
     };
     let secrets = |v: &str| BTreeMap::from([("DB_URL".to_owned(), v.to_owned()), ("OTHER".to_owned(), "x".to_owned())]);

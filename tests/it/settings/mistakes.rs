@@ -126,7 +126,7 @@ fn variables() {
         see: `switchover schema settings`, docs/configure.md
 
     SWITCHOVER_EXECUTOR: `kubernetes` is not available in this build
-        expected: local
+        expected: local or docker
         see: `switchover schema settings`, docs/configure.md
 
     SWITCHOVER_LISTEN: `:80` is not an address with a port
@@ -263,7 +263,7 @@ step_memory = '4GB'
     31 settings are wrong:
 
     targets.prod.kind: `kubernetes` is not available in this build
-        expected: local
+        expected: local or docker
         see: /etc/switchover/switchover.toml:7:8
 
     listen: `8080` is not an address with a port
@@ -271,11 +271,11 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:1:10
 
     executer: `executer` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, trusted_local, targets, registries, secrets, slack, limits; did you mean `executor`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, trusted_local, targets, registries, secrets, slack, limits; did you mean `executor`?
         see: /etc/switchover/switchover.toml:2:1
 
     private_key: `private_key` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, trusted_local, targets, registries, secrets, slack, limits; did you mean `private_key_file`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, trusted_local, targets, registries, secrets, slack, limits; did you mean `private_key_file`?
         see: /etc/switchover/switchover.toml:3:1
 
     trusted_local[0]: `acme` is not a repository
@@ -295,7 +295,7 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:9:10
 
     targets.local.kind: `locl` is not one of the words
-        expected: one of local; did you mean `local`?
+        expected: one of local, docker; did you mean `local`?
         see: /etc/switchover/switchover.toml:10:8
 
     targets.local.listen."a b": the name `a b` is neither an app nor environment/app
@@ -319,7 +319,7 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:16:13
 
     registries."https://docker.io/v2".password: `password` is not a key of a registry
-        expected: one of username, password_file, repositories; did you mean `password_file`?
+        expected: one of username, password_file, repositories, plain_http; did you mean `password_file`?
         see: /etc/switchover/switchover.toml:18:1
 
     secrets.acme: the name `acme` is not a repository
@@ -476,7 +476,7 @@ step_memory = "4Gi"
         );
     let settings = server.right();
     assert_eq!((settings.limits.concurrent_steps, settings.limits.step_memory), (4, Some(4 << 30)));
-    let settings::TargetSettings::Local(local) = &settings.targets["prod"];
+    let settings::TargetSettings::Local(local) = &settings.targets["prod"] else { panic!("another kind") };
     assert_eq!(local.agent, server.path().join("agents/prod"));
     assert_eq!(local.listen["staging/backend"].to_string(), "127.0.0.1:8081");
     assert_eq!(settings.registries["docker.io"].password.expose_secret(), "pw");

@@ -1,0 +1,105 @@
+//! What is old and used by nobody goes: logs, payloads, releases, caches. Nothing that a rollout may go back to, and
+//! nothing young: whoever made it may not have noted it yet.
+
+use std::{collections::BTreeSet, path::Path, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Engine, EngineError, rollouts::parse};
+use crate::{
+    clock,
+    domain::{ids::Digest, rollout::Desired},
+    exec::caches::Caches,
+    rollout::local::releases,
+};
+
+/// The newest rollouts of an environment keep their releases: `promote` and the way back may need them.
+const LAST: i64 = 10;
+/// Younger things are never removed.
+const YOUNG: Duration = Duration::from_secs(24 * 3600);
+
+/// What went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// Releases of files.
+    pub releases: usize,
+    /// Folders of logs.
+    pub logs: usize,
+    /// Caches.
+    pub caches: usize,
+}
+
+/// One round.
+///
+/// # Errors
+/// When the store can't be used; what can't be removed is logged and left for the next time.
+pub async fn sweep(engine: &Engine) -> Result<Gone, EngineError> {
+    let mirrors = engine.mirrors.sweep().await;
+    let kept = engine.settings.limits.keep_logs;
+    let since = SignedDuration::try_from(kept).map_or(Timestamp::MIN, |kept| clock::now() - kept);
+    engine.store.forget_payloads(since).await?;
+    engine.store.forget_words(since).await?;
+    let releases_kept = releases_kept(engine, since).await?;
+    let runs: BTreeSet<String> = engine.store.runs_to_keep(since).await?.iter().map(ToString::to_string).collect();
+    let rollouts = engine.store.rollouts_to_keep(since).await?;
+    let rollouts: BTreeSet<String> = rollouts.iter().map(ToString::to_string).collect();
+    // Slots that the agent knows write their logs; while it can't be asked, all of them may.
+    let slots = engine.agent.status().await.ok().map(|status| {
+        let named = |service: String, slot: &String| format!("{}/{slot}", service.replace('/', "_"));
+        let of = status.services.into_iter();
+        of.flat_map(|(id, s)| s.slots.keys().map(|slot| named(id.clone(), slot)).collect::<Vec<_>>())
+            .collect::<BTreeSet<String>>()
+    });
+    let (data, root, logs) = (engine.settings.data.clone(), engine.releases_root(), engine.logs());
+    let gone = tokio::task::spawn_blocking(move || {
+        let releases = releases::prune(&root, &releases_kept, YOUNG.min(kept)).unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "old releases can't be removed");
+            0
+        });
+        Gone {
+            releases,
+            logs: forget(&logs, "", &runs, kept)
+                + forget(&data.join("rollouts"), "", &rollouts, kept)
+                + slots.map_or(0, |slots| old_slots(&data.join("slots"), &slots, kept)),
+            caches: Caches::new(data.join("caches")).sweep(kept),
+        }
+    });
+    let gone = gone.await.map_err(|e| EngineError::Machine(e.to_string()))?;
+    tracing::debug!(?mirrors, ?gone, "swept");
+    Ok(gone)
+}
+
+/// Releases that somebody may start again.
+async fn releases_kept(engine: &Engine, since: Timestamp) -> Result<Vec<Digest>, EngineError> {
+    let mut kept = engine.store.digests_since(since).await?;
+    for desired in engine.store.desired_of_last(LAST).await? {
+        let desired: Desired = parse(&desired)?;
+        kept.extend(desired.apps.into_iter().map(|a| a.digest));
+    }
+    Ok(kept)
+}
+
+fn old_slots(root: &Path, known: &BTreeSet<String>, idle: Duration) -> usize {
+    let services = std::fs::read_dir(root).into_iter().flatten().flatten();
+    services
+        .map(|service| forget(&service.path(), &format!("{}/", service.file_name().to_string_lossy()), known, idle))
+        .sum()
+}
+
+/// Removes the folders below `root` whose names, behind `prefix`, are none of `keep` and were not changed for so long.
+fn forget(root: &Path, prefix: &str, keep: &BTreeSet<String>, idle: Duration) -> usize {
+    let mut gone = 0;
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let named = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| Timestamp::try_from(at).ok());
+        let age = age.and_then(|at| Duration::try_from(clock::now().duration_since(at)).ok());
+        if keep.contains(&named) || age.is_none_or(|a| a < idle) {
+            continue;
+        }
+        match std::fs::remove_dir_all(entry.path()) {
+            Ok(()) => gone += 1,
+            Err(e) => tracing::warn!(path = %entry.path().display(), error = %e, "old logs can't be removed"),
+        }
+    }
+    gone
+}

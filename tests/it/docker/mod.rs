@@ -1,0 +1,1 @@
+//! Everything that needs a Docker engine and a registry: both are real and started once per run.
