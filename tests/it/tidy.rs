@@ -174,10 +174,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "agent",
             "clock",
+            "docker",
             "domain",
             "exec",
             "failpoint",
             "github",
+            "image",
             "infer",
             "plan",
             "report",
