@@ -1,5 +1,7 @@
 //! The merge queue, end to end: GitHub asks for checks of a group, and what we say decides.
 
+use std::collections::BTreeSet;
+
 use switchover::demo::github::{
     NewPull,
     model::{MergeGroup, Model},
@@ -56,6 +58,12 @@ async fn a_merge_group_is_tested_and_merged() {
     });
     assert_eq!(told, ["checks_requested", "destroyed"]);
     assert_ne!(sha, base);
+    let names = rig.github.read(|m| {
+        let checks = m.repo(OWNER, NAME).expect("there").checks.values();
+        checks.filter(|c| c.head_sha == sha).map(|c| c.name.clone()).collect::<BTreeSet<_>>()
+    });
+    let expected = ["switchover", "web / test (merge_group)"].map(str::to_owned);
+    assert_eq!(names, expected.into(), "the push of the queue's branch is not tested once more");
     rig.stop().await;
 }
 

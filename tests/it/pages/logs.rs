@@ -54,9 +54,7 @@ fn colours_become_classes_and_nothing_else_is_obeyed() {
 fn lines_have_numbers_that_are_links() {
     let line = LogLine { n: 120, ms: 61_000, text: "\u{1b}[32mok <b>\u{1b}[0m Fine".to_owned() };
     let plain = log::lines_html("backend-test", std::slice::from_ref(&line), None).to_string();
-    insta::assert_snapshot!(plain, @r##"
-    <div class="l" id="backend-test-L120"><a href="#backend-test-L120" title="after 1 m 1 s">120</a><code><span class="f2">ok &lt;b&gt;</span> Fine</code></div>
-    "##);
+    insta::assert_snapshot!(plain, @r##"<div class="l" id="backend-test-L120"><a href="#backend-test-L120" title="after 1 m 1 s">120</a><code><span class="f2">ok &lt;b&gt;</span> Fine</code></div>"##);
     // Found lines lead to the log some lines before them, and say what was found.
     let found = [line, LogLine { n: 7, ms: 5, text: "fine, fine".to_owned() }];
     let found = log::lines_html("backend-test", &found, Some((&log::needle("FINE"), "/logs/t1"))).to_string();
