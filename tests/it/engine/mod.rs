@@ -1,5 +1,6 @@
 //! The whole product against the stand-in GitHub: a real server process, real git, real steps, a real agent.
 
+mod backup;
 mod broken;
 mod killed;
 mod outage;
