@@ -23,6 +23,17 @@ pub(super) struct Base {
 
 /// The images that a Dockerfile names, taken apart.
 pub(super) fn bases(file: &str, dockerfile: &Dockerfile) -> Result<Vec<Base>, ImageError> {
+    for stage in dockerfile.stages.iter().filter(|s| s.base.is_empty()) {
+        let from = &dockerfile.instructions[stage.at];
+        if !from.text.is_empty() {
+            return Err(ImageError::Dockerfile {
+                file: file.to_owned(),
+                line: Some(from.line),
+                text: format!("FROM {}", from.text),
+                why: "its variable has no value: give the ARG before it a default".to_owned(),
+            });
+        }
+    }
     let named = dockerfile.images().into_iter().map(|(line, name)| {
         ImageName::parse(&name).map(|name| Base { line, name }).map_err(|why| ImageError::Dockerfile {
             file: file.to_owned(),

@@ -23,6 +23,9 @@ use super::{
 };
 use crate::{clock, infer::dockerfile::Dockerfile};
 
+/// What BuildKit says before what is wrong.
+const FRONTEND: &str = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: ";
+
 /// An image that the engine has.
 pub(super) struct Built {
     pub dockerfile: String,
@@ -49,7 +52,10 @@ impl Images {
             (None, Some(made)) => (made.name.clone(), made.text.clone(), made.ignore.as_str()),
             (None, None) => return Err(ImageError::NoDockerfile(plan.missing.clone())),
         };
-        let dockerfile = Dockerfile::read(&text, order.build_args);
+        // What was inferred, and over it what is ordered.
+        let mut args = plan.args.clone();
+        args.extend(order.build_args.clone());
+        let dockerfile = Dockerfile::read(&text, &args);
         let begun = clock::now();
         let bases = bases(&file, &dockerfile)?;
         self.fetch_bases(&file, &bases, said).await?;
@@ -73,7 +79,7 @@ impl Images {
             nocache: order.fresh,
             rm: true,
             forcerm: true,
-            buildargs: Some(order.build_args.iter().map(|(k, v)| (k.clone(), v.clone())).collect()),
+            buildargs: Some(args.into_iter().collect()),
             labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
             version: if buildkit { BuilderVersion::BuilderBuildKit } else { BuilderVersion::BuilderV1 },
             session: buildkit.then(|| uuid::Uuid::new_v4().simple().to_string()),
@@ -167,7 +173,7 @@ fn failed(file: &str, dockerfile: &Dockerfile, error: &str, step: Option<(String
     };
     let line = instruction.map(|i| i.line).or_else(by_line);
     let found = instruction.or_else(|| dockerfile.instructions.iter().find(|i| Some(i.line) == line));
-    let text = found.map(|i| format!("{} {}", i.keyword, i.text)).unwrap_or_default();
+    let text = found.map(|i| format!("{} {}", i.keyword, i.text).trim_end().to_owned()).unwrap_or_default();
     let fetching =
         name.contains("load metadata for") || name.contains("] FROM ") || name.contains("resolve image config");
     if fetching && let Some(problem) = RegistryProblem::understood("the registry", error) {
@@ -177,11 +183,18 @@ fn failed(file: &str, dockerfile: &Dockerfile, error: &str, step: Option<(String
     if found.is_none() && lost.iter().any(|l| error.contains(l)) {
         return ImageError::Engine { doing: "building the image".to_owned(), why: cut(error) };
     }
-    let mut why = cut(error);
-    if error.contains("exit code: 137") || error.contains("non-zero code: 137") {
-        why.push_str(" (killed: out of memory, as a rule)");
+    let kind = found.map(|i| i.keyword.as_str()).unwrap_or_default();
+    let mut why = match error.rsplit_once("exit code: ").or_else(|| error.rsplit_once("non-zero code: ")) {
+        Some((_, code)) if kind == "RUN" && code.trim() == "137" => {
+            "exit code 137: it was killed, as a rule because the memory was not enough".to_owned()
+        }
+        Some((_, code)) if kind == "RUN" => format!("exit code {}", cut(code)),
+        _ => cut(error.strip_prefix(FRONTEND).unwrap_or(error)),
+    };
+    if matches!(kind, "COPY" | "ADD") && error.contains("not found") {
+        why.push_str(". Does the `build` step make it there, and does .dockerignore leave it in?");
     }
-    if !tail.is_empty() && found.is_some_and(|i| i.keyword == "RUN") {
+    if !tail.is_empty() && kind == "RUN" {
         why = format!("{why}\n    {}", tail.join("\n    "));
     }
     ImageError::Dockerfile { file: file.to_owned(), line, text, why }

@@ -241,7 +241,7 @@ impl fmt::Display for RegistryProblem {
             ),
             ProblemKind::NotFound => write!(
                 f,
-                "{host} has no such image, or shows it to nobody without a password (404). Look at its name; a private one needs {table}"
+                "{host} has no such image or repository, or shows it to nobody without a password (404). Look at its name; a private one needs {table}"
             ),
             ProblemKind::TooLarge => write!(
                 f,

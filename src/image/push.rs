@@ -76,11 +76,11 @@ impl Images {
                 Ok(message) => match message.status.as_deref() {
                     Some("Pushed") => sent += 1,
                     Some(s) if s == "Layer already exists" || s.starts_with("Mounted from") => there += 1,
-                    // It counts the seconds down, one line each: one of five will do.
-                    Some(s)
-                        if s.starts_with("Retrying in") && (s.ends_with("5 seconds") || s.ends_with("0 seconds")) =>
-                    {
-                        said(&format!("pushing {name}: {s}"));
+                    // It counts the seconds down, one line each.
+                    Some("Retrying in 5 seconds" | "Retrying in 10 seconds" | "Retrying in 15 seconds") => {
+                        said(&format!(
+                            "{name}: the registry failed in the middle of a layer, the engine tries it again"
+                        ));
                     }
                     // "1.0: digest: sha256:… size: 528"
                     Some(s) => digest = digest_in(s).or(digest),
