@@ -1,9 +1,11 @@
 //! Apps and steps inferred from the files that are there.
 //!
 //! One file per ecosystem ([`cargo`], [`maven`], [`npm`]); each finds its projects and says from which file it knows
-//! what. [`docker`] finds what images are built from. All of it is pure over a listing of files: a git tree and a folder look the same.
+//! what. [`container`] adds the images that steps run in, [`docker`] finds what an app's own image is built from. All of
+//! it is pure over a listing of files: a git tree and a folder look the same.
 
 mod cargo;
+mod container;
 pub mod docker;
 pub mod dockerfile;
 mod maven;
@@ -111,6 +113,7 @@ pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
         ),
         file: String::new(),
     });
+    container::complete(&mut inferred, files);
     inferred
 }
 
@@ -119,6 +122,12 @@ pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
 /// without steps runs at the workspace's root.
 #[must_use]
 pub fn complete(config: RepoConfig, files: &dyn Files) -> Inferred {
+    let mut done = without_containers(config, files);
+    container::complete(&mut done, files);
+    done
+}
+
+fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
     let needs = config.apps.is_empty() || config.apps.values().any(|a| a.steps.is_empty() && a.image_of.is_none());
     let mut done = Inferred { config, notes: Vec::new(), warnings: Vec::new() };
     missing_folders(&mut done, files);

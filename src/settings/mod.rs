@@ -141,6 +141,12 @@ pub struct Limits {
     pub concurrent_steps: usize,
     /// Memory that one step may use (executor docker), in bytes. None: no limit.
     pub step_memory: Option<u64>,
+    /// Bytes that one step's workspace and home may hold (executor docker).
+    pub step_disk: u64,
+    /// Whether steps reach more than their companions (executor docker).
+    pub step_internet: bool,
+    /// Bytes that caches and pulled images may hold together.
+    pub cache_disk: u64,
     /// How long logs, payloads and what nobody uses any more are kept.
     pub keep_logs: Duration,
 }

@@ -13,7 +13,7 @@
 //! * [`follow`]: from start to end: output, limits, TERM and KILL.
 //! * [`services`]: the companions.
 //! * [`held`]: what runs now, and the way back from everything.
-//! * [`owner`]: whose the files are, and how many.
+//! * [`owner`]: whose the files are.
 
 mod body;
 mod follow;
@@ -297,7 +297,7 @@ impl Inner {
             found.map_err(Failed::from)
         };
         let companions = services::images(&self.docker, step, &self.logins, journal);
-        let network = held.network(&self.docker, self.limits.internet);
+        let network = async { Ok(held.network(self.limits.internet).await?) };
         let own = async { self.give(spec, step, person).await.map_err(Failed::Machine) };
         let (image, companions, network, ()) = tokio::try_join!(image, companions, network, own)?;
         let place = body::Place {
@@ -326,10 +326,7 @@ impl Inner {
         place: &body::Place<'_>,
     ) -> Result<String, Failed> {
         let body = body::step(spec, step, id, image, person, place).map_err(Failed::Machine)?;
-        let container = match self.docker.api().create_container(place.held.options("step"), body).await {
-            Ok(made) => made.id,
-            Err(e) => return Err(DockerError::api("making the step's container".to_owned())(e).into()),
-        };
+        let container = place.held.container("step", body).await?;
         if person.id != 0 {
             self.introduce(&container, person, spec).await?;
         }
