@@ -14,7 +14,12 @@ use switchover::{
     demo::play,
     docker::{Docker, pull::Logins},
     domain::ids::Digest,
-    engine::{Engine, STEP_HOMES, Shared, sweeper::server_key, tools, wake::Wake},
+    engine::{
+        Engine, STEP_HOMES, Shared,
+        sweeper::{self, server_key},
+        tools,
+        wake::Wake,
+    },
     exec::{
         caches::JobHome,
         docker::{DockerExecutor, StepLimits},
@@ -153,10 +158,10 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     );
     let (web_handle, control_handle) = (server.handle(), control.handle());
     let tracker = TaskTracker::new();
-    tracker.spawn({
+    if settings.start_agent {
         let shutdown = shutdown.clone();
-        async move { agent::keep_running(&exe, &agent_data, shutdown).await }
-    });
+        tracker.spawn(async move { agent::keep_running(&exe, &agent_data, shutdown).await });
+    }
     if let Some(docker) = docker {
         let (settings, engine, shutdown) = (settings.clone(), engine.clone(), shutdown.clone());
         tracker.spawn(async move {
@@ -171,10 +176,13 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
             rollout::docker::follow(engine.agent.clone(), docker, shutdown).await;
         });
     }
-    engine.start(&tracker, &shutdown);
-    tracker.close();
     let web_task = tokio::spawn(server);
     let control_task = tokio::spawn(control);
+    tokio::select! {
+        () = sweeper::adopt_backup(&engine) => engine.start(&tracker, &shutdown),
+        () = shutdown.cancelled() => {}
+    }
+    tracker.close();
     shutdown.cancelled().await;
     // The webhook door stays open while steps end: what comes is stored, and processed after the next start.
     tracker.wait().await;

@@ -1,8 +1,8 @@
 //! Apps and steps inferred from the files that are there.
 //!
 //! One file per ecosystem ([`cargo`], [`maven`], [`npm`]); each finds its projects and says from which file it knows
-//! what. [`container`] adds the images that steps run in, [`docker`] finds what an app's own image is built from. All of
-//! it is pure over a listing of files: a git tree and a folder look the same.
+//! what. `container` adds the images that steps run in, [`docker`] finds what images are built from. All of it is pure
+//! over a listing of files: a git tree and a folder look the same.
 
 mod cargo;
 mod container;

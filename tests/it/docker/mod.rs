@@ -4,4 +4,4 @@ mod exec;
 mod image;
 mod limits;
 mod pulls;
-mod rig;
+pub mod rig;
