@@ -2,7 +2,6 @@
 
 mod exec;
 mod image;
-
 mod limits;
 mod pulls;
 pub mod rig;

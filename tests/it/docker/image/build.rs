@@ -79,6 +79,15 @@ async fn the_context_is_what_dockerignore_leaves() {
     let (built, said) = order.run(&images, folder.path()).await;
     built.unwrap_or_else(|e| panic!("{e}\n{said:#?}"));
     insta::assert_snapshot!(found(&said), @r"
+    ./.dockerignore
+    ./a.txt
+    ./absolute
+    ./docker/Dockerfile
+    ./größe ü.txt
+    ./inside
+    ./outside
+    ./secret/but-not-this
+    ./sub/docs/x
     ");
 
     // An ignore file of the Dockerfile's own goes first.
@@ -86,6 +95,9 @@ async fn the_context_is_what_dockerignore_leaves() {
     let (built, said) = order.run(&images, folder.path()).await;
     built.unwrap_or_else(|e| panic!("{e}\n{said:#?}"));
     insta::assert_snapshot!(found(&said), @r"
+    ./a.log
+    ./a.txt
+    ./docker/Dockerfile
     ");
 
     // A Dockerfile outside of the context comes along.
@@ -95,6 +107,8 @@ async fn the_context_is_what_dockerignore_leaves() {
     let (built, said) = order.run(&images, folder.path()).await;
     built.unwrap_or_else(|e| panic!("{e}\n{said:#?}"));
     insta::assert_snapshot!(found(&said), @r"
+    ./.switchover.Dockerfile
+    ./docs/x
     ");
 
     // One that was made up has its own patterns.
@@ -106,6 +120,17 @@ async fn the_context_is_what_dockerignore_leaves() {
     let (built, said) = order.run(&images, folder.path()).await;
     assert!(built.unwrap_or_else(|e| panic!("{e}\n{said:#?}")).generated);
     insta::assert_snapshot!(found(&said), @r"
+    ./.switchover.Dockerfile
+    ./a.log
+    ./a.txt
+    ./absolute
+    ./docker/Dockerfile
+    ./docker/Dockerfile.dockerignore
+    ./docs/x
+    ./größe ü.txt
+    ./inside
+    ./outside
+    ./sub/docs/x
     ");
 }
 
@@ -116,7 +141,7 @@ async fn a_failing_instruction_is_named_with_its_line() {
     let order = Order::new(&repository(&place.registry));
     let mut all = String::new();
     for text in [
-        "FROM busybox\n\n# a comment\nRUN echo fine\nRUN echo one && \\\n  # in between\n  echo two >&2 && exit 3\nRUN echo never\n",
+        "FROM busybox\n\n# a comment\nRUN echo fine\nRUN echo one && \\\n  # in between\n  echo two && exit 3\nRUN echo never\n",
         "FROM busybox AS build\nRUN echo fine\nFROM busybox\nCOPY --from=build /bin/sh /x\nCOPY missing.txt /app/\n",
         "ARG BASE=busybox\nFROM ${BASE} AS deps\nRUN false\nFROM deps\nRUN true\n",
         "FROM busybox\r\nRUN echo crlf\r\nRUN exit 7\r\n",
@@ -144,8 +169,29 @@ async fn a_failing_instruction_is_named_with_its_line() {
         let error = error.split(" failed to walk ").next().unwrap_or_default();
         all.push_str(&format!("{error}\n"));
     }
-    insta::assert_snapshot!(all, @r"
-    ");
+    insta::assert_snapshot!(all, @r#"
+    Dockerfile line 5 (`RUN echo one &&   echo two && exit 3`): exit code 3
+        one
+        two
+    Dockerfile line 5 (`COPY missing.txt /app/`): failed to compute cache key: "/missing.txt" not found: not found. Does the `build` step make it there, and does .dockerignore leave it in?
+    Dockerfile line 3 (`RUN false`): exit code 1
+    Dockerfile line 3 (`RUN exit 7`): exit code 7
+    Dockerfile line 2 (`RUNN echo`): dockerfile parse error line 2: unknown instruction: RUNN
+    Dockerfile line 2 (`COPY`): dockerfile parse error line 2: COPY requires at least two arguments, but only one was provided. Destination could not be determined
+    Dockerfile line 1 (`FROM`): dockerfile parse error line 1: FROM requires either one or three arguments
+    Dockerfile: the Dockerfile cannot be empty
+    Dockerfile: file with no instructions
+    Dockerfile: no build stage in current context
+    Dockerfile line 1 (`FROM $NOTHING`): its variable has no value: give the ARG before it a default
+    Dockerfile line 1 (`FROM Bad_Name!`): "Bad_Name!" is not an image's name: its path has small letters, digits, dots, dashes and underscores
+    Dockerfile line 2: the image nowhere/at-all:1 is not there. Docker Hub has no such image or repository, or shows it to nobody without a password (404). Look at its name; a private one needs [registries."docker.io"] of switchover.toml. It said: manifest unknown: manifest unknown
+    Dockerfile line 1: the image busybox:no-such-tag is not there. Docker Hub has no such image or repository, or shows it to nobody without a password (404). Look at its name; a private one needs [registries."docker.io"] of switchover.toml. It said: manifest unknown: manifest unknown
+    Dockerfile line 2 (`COPY ../../etc/passwd /`): failed to compute cache key:
+    Dockerfile line 2 (`COPY out /`): failed to compute cache key: "/etc/passwd" not found: not found. Does the `build` step make it there, and does .dockerignore leave it in?
+    Dockerfile line 3 (`RUN echo no > /bin/sh`): exit code 1
+        /bin/sh: can't create /bin/sh: Permission denied
+    Dockerfile line 2 (`RUN exit 137`): exit code 137: it was killed, as a rule because the memory was not enough
+    "#);
 }
 
 #[tokio::test]
@@ -193,8 +239,22 @@ async fn what_leads_out_of_the_repository_is_refused() {
         assert_eq!(error.blame(), Blame::Author, "{error}\n{said:#?}");
         all.push_str(&format!("{error}\n"));
     }
-    insta::assert_snapshot!(all, @r"
-    ");
+    insta::assert_snapshot!(all, @r#"
+    ../Dockerfile is not there
+    /etc/passwd leads out of the repository, which an image can't be built from
+    linked leads out of the repository, which an image can't be built from
+    none is not there
+    pipes is no file
+    large is larger than 1 MiB
+    etc leads out of the repository, which an image can't be built from
+    .. leads out of the repository, which an image can't be built from
+    none is not there
+    hello.txt is no folder, and the build context must be one
+    .dockerignore leads out of the repository
+    .dockerignore line 2: a `[` is not closed
+    .dockerignore line 1: `!` needs a pattern behind it
+    pipes/Dockerfile line 3 (`COPY hello.txt .`): failed to compute cache key: "/hello.txt" not found: not found. Does the `build` step make it there, and does .dockerignore leave it in?
+    "#);
 }
 
 #[tokio::test]

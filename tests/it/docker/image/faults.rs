@@ -46,8 +46,14 @@ async fn refusals_are_told_apart() {
         );
         all.push_str(&format!("{name}: {}\n", problem.to_string().replace(&door.host, "HOST")));
     }
-    insta::assert_snapshot!(all, @r"
-    ");
+    insta::assert_snapshot!(all, @r#"
+    401: HOST does not accept the user name and password (401). The operator mends them under [registries."HOST"] of switchover.toml. It said: unauthorized
+    403: HOST does not allow it (403). The user under [registries."HOST"] of switchover.toml needs the right to it, or the repository has another name. It said: denied
+    404: HOST has no such image or repository, or shows it to nobody without a password (404). Look at its name; a private one needs [registries."HOST"] of switchover.toml. It said: name unknown
+    413: HOST takes no upload of this size (413). Raise the limit of the proxy in front of it (nginx: `client_max_body_size 0`), or make the layers smaller. It said: error parsing HTTP 413 response body: invalid character '<' looking for beginning of value: "<html><head><title>413 Request Entity Too Large</title></head></html>"
+    quota: HOST has no room left. Remove old images there, raise its quota, or give it a larger disk. It said: denied: adding 5.0 MiB of storage resource, which when updated to current usage of 1.0 GiB will exceed the configured upper limit of 1.0 GiB.
+    403 at the end: HOST does not allow it (403). The user under [registries."HOST"] of switchover.toml needs the right to it, or the repository has another name. It said: denied
+    "#);
 }
 
 #[tokio::test]

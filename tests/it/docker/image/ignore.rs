@@ -59,6 +59,15 @@ fn mistakes_have_a_line() {
         all.push_str(&format!("{line}: {why}\n"));
     }
     insta::assert_snapshot!(all, @r"
+    2: a `[` is not closed
+    1: a `[` is not closed
+    1: `[]` fits nothing
+    1: a range in `[…]` goes from a lower to a higher character
+    1: `!` needs a pattern behind it
+    2: `!` needs a pattern behind it
+    1: a `\` needs a character behind it
+    1: a `[` is not closed
+    5001: more than 5000 patterns
     ");
 }
 

@@ -128,6 +128,15 @@ async fn a_static_front_end_is_served() {
         all.push_str(&format!("{path}: {status} {cache} {}\n", body.lines().next().unwrap_or_default()));
     }
     insta::assert_snapshot!(all, @r"
+    /: 200 no-cache the index
+    /orders/7: 200 no-cache the index
+    /assets/index-BxY1Ab3d.js: 200 public, max-age=31536000, immutable hashed
+    /assets/main-environment.js: 200 no-cache not hashed
+    /static/js/main.8f3e2a1b.chunk.js: 200 public, max-age=31536000, immutable react
+    /logo.svg: 200 no-cache <svg/>
+    /assets/index-Old1Old2.js: 404  <html>
+    /missing.js: 404  <html>
+    /src/secret.txt: 200 no-cache the index
     ");
     assert_eq!(running.user_and_health().await, ("10001:10001".into(), "healthy".into()));
     running.end().await;
