@@ -42,21 +42,12 @@ use super::{
 };
 use crate::{
     agent::Client,
-    docker::Docker,
+    docker::{Docker, pull::Logins},
     domain::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
 };
-
-/// Who pulls from a registry.
-#[derive(Debug, Clone)]
-pub struct RegistryLogin {
-    /// Who.
-    pub username: String,
-    /// With what.
-    pub password: SecretString,
-}
 
 /// What the target of one environment needs.
 #[derive(Clone)]
@@ -71,8 +62,10 @@ pub struct DockerConfig {
     pub listen: BTreeMap<AppName, SocketAddr>,
     /// Granted secrets by name.
     pub secrets: BTreeMap<String, SecretString>,
-    /// Logins by registry host; `docker.io` for images without one.
-    pub registries: BTreeMap<String, RegistryLogin>,
+    /// Whose releases, as `owner/name`: which logins they may use.
+    pub repository: String,
+    /// The operator's logins at registries.
+    pub logins: Logins,
     /// Runs smoke tests, on the server's side.
     pub runner: Arc<dyn CommandRunner>,
 }

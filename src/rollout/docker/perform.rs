@@ -13,6 +13,7 @@ use crate::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, DesiredApp, Effect, EnvironmentKey, Kind},
     },
+    failpoint,
     rollout::{
         TargetError,
         local::service_id,
@@ -131,6 +132,7 @@ impl DockerTarget {
     async fn put(&self, desired: &Desired, epoch: Epoch, app: &DesiredApp) -> Result<(), TargetError> {
         self.sweep_commands(desired, &app.name).await?;
         let addresses = self.raise(desired, epoch, app).await?;
+        failpoint::hit("docker.slot.before_route");
         self.route(desired, epoch, app, addresses).await
     }
 
@@ -172,6 +174,7 @@ impl DockerTarget {
         for stopped in join_all(others.map(|f| self.engine.stop(&f.id))).await {
             stopped?;
         }
+        failpoint::hit("docker.worker.after_stop");
         let status = self.agent().status().await.map_err(refused)?;
         let known = status.services.get(&service).map(|s| &s.slots);
         for (other, slot) in known.into_iter().flatten() {
@@ -218,12 +221,15 @@ impl DockerTarget {
             Err(e) if is_missing(&e) => {}
             Err(e) => return Err(refused(e)),
         }
+        failpoint::hit("docker.slot.after_forget");
         let ended = join_all(ours.iter().map(|f| async {
             if f.is_kept() {
                 self.engine.stop(&f.id).await?;
             }
             self.keep_log(&service, f).await;
-            self.engine.remove(&f.id).await
+            let removed = self.engine.remove(&f.id).await;
+            failpoint::hit("docker.slot.after_remove");
+            removed
         }))
         .await;
         for end in ended {
