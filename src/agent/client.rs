@@ -1,6 +1,10 @@
 //! The server's end of the unix socket. A connection per command: an agent that was restarted between two is no fault.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
@@ -12,7 +16,9 @@ use tokio_util::codec::{FramedRead, LinesCodec};
 
 use super::{
     control::short_path,
-    protocol::{AgentStatus, ErrorCode, Event, PROTOCOL, Reply, Request, ServiceStatus, SlotSource, SlotStatus},
+    protocol::{
+        AgentStatus, Door, ErrorCode, Event, PROTOCOL, Reply, Request, ServiceStatus, SlotSource, SlotStatus, TlsFiles,
+    },
 };
 use crate::domain::ids::Epoch;
 
@@ -20,6 +26,8 @@ use crate::domain::ids::Epoch;
 const ANSWER: Duration = Duration::from_secs(15);
 /// Commands that stop processes wait for their grace time.
 const STOP: Duration = Duration::from_secs(15 * 60);
+/// A new agent is up in some ten milliseconds; each side of a hand-over waits 15 s for the other.
+const UPGRADE: Duration = Duration::from_secs(40);
 /// One answer; the state of a host with many releases is large.
 const MAX_LINE: usize = 64 * 1024 * 1024;
 
@@ -169,7 +177,19 @@ impl Client {
         listen: Option<SocketAddr>,
         hosts: &[String],
     ) -> Result<ServiceStatus, ClientError> {
-        let request = Request::PutService { service: service.to_owned(), listen, hosts: hosts.to_vec() };
+        self.put_service_with(service, listen, hosts, Vec::new(), None).await
+    }
+
+    /// The same with further listeners, and with TLS on the first one.
+    pub async fn put_service_with(
+        &self,
+        service: &str,
+        listen: Option<SocketAddr>,
+        hosts: &[String],
+        doors: Vec<Door>,
+        tls: Option<TlsFiles>,
+    ) -> Result<ServiceStatus, ClientError> {
+        let request = Request::PutService { service: service.to_owned(), listen, hosts: hosts.to_vec(), doors, tls };
         expect!(self.call(&request).await?, Reply::Service(status) => status)
     }
 
@@ -193,6 +213,18 @@ impl Client {
         source: SlotSource,
     ) -> Result<SlotStatus, ClientError> {
         let request = Request::PutSlot { service: service.to_owned(), slot: slot.to_owned(), epoch, source };
+        expect!(self.call(&request).await?, Reply::Slot(status) => status)
+    }
+
+    /// Changes where a slot of upstreams answers ([`Request::SetUpstreams`]).
+    pub async fn set_upstreams(
+        &self,
+        service: &str,
+        slot: &str,
+        epoch: Epoch,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<SlotStatus, ClientError> {
+        let request = Request::SetUpstreams { service: service.to_owned(), slot: slot.to_owned(), epoch, addresses };
         expect!(self.call(&request).await?, Reply::Slot(status) => status)
     }
 
@@ -260,6 +292,30 @@ impl Client {
             }
         });
         Ok(events.boxed())
+    }
+
+    /// Has the agent start this program in its place, and hand over to it: no request is lost ([`Request::Upgrade`]).
+    /// Says who answers from then on.
+    pub async fn upgrade(&self, exe: &Path) -> Result<Hello, ClientError> {
+        let before = self.hello().await?;
+        match self.call_within(&Request::Upgrade { exe: exe.to_owned() }, UPGRADE).await {
+            // The connection's end is the agent's.
+            Err(ClientError::Unavailable { .. }) => {}
+            Ok(other) => return Err(unexpected(&other)),
+            Err(other) => return Err(other),
+        }
+        let deadline = tokio::time::Instant::now() + UPGRADE;
+        loop {
+            let why = match self.hello().await {
+                Ok(now) if now.pid != before.pid => return Ok(now),
+                Ok(_) => self.away("the same agent answers as before"),
+                Err(away) => away,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(why);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Returns when the agent that answers now has ended.

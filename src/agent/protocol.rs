@@ -33,6 +33,12 @@ pub enum Request {
         /// Host names of this service where several share a listener. Empty: all.
         #[serde(default)]
         hosts: Vec<String>,
+        /// Further listeners.
+        #[serde(default)]
+        doors: Vec<Door>,
+        /// The listener speaks TLS with these files.
+        #[serde(default)]
+        tls: Option<TlsFiles>,
     },
     /// Forget a service, its slots and its listener; answered when its processes have ended.
     RemoveService {
@@ -58,6 +64,18 @@ pub enum Request {
         epoch: Epoch,
         /// What runs in it.
         source: SlotSource,
+    },
+    /// Change where a slot of upstreams answers. Durable before it is answered; known addresses keep their
+    /// connections. Does nothing when it is so already.
+    SetUpstreams {
+        /// Which service.
+        service: ServiceId,
+        /// Which slot.
+        slot: String,
+        /// At least the claimed one.
+        epoch: Epoch,
+        /// Where it answers now.
+        addresses: Vec<SocketAddr>,
     },
     /// Start or stop a slot's processes and keep its spec (workers; retired slots); a stop is answered when they have
     /// ended. The active slot of a routed service can't be stopped.
@@ -103,11 +121,47 @@ pub enum Request {
     },
     /// Events from now on, over this connection, after one [`Reply::Ok`].
     Subscribe,
+    /// Said by the next agent: hand over the listeners, then end. What follows is no longer this protocol.
+    HandOver {
+        /// The next agent's [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// Start this program as the next agent, and hand over to it. There is no answer when that was done: the connection
+    /// ends, and the next agent answers the socket.
+    Upgrade {
+        /// The program: `EXE agent --data FOLDER` is started.
+        exe: PathBuf,
+    },
     /// End. Processes of the slots go on when `stop_slots` is false, and the next agent takes them over.
     Shutdown {
         /// Stop them too.
         stop_slots: bool,
     },
+}
+
+/// A further listener of a service: for its neighbours, for TLS, for a redirect to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Door {
+    /// Where; with a real port. One that can't be had is tried again until it can.
+    pub listen: SocketAddr,
+    /// Host names of this service, where several share a listener. Empty: all.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// It speaks TLS with these files.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
+    /// Nothing is forwarded: every request is sent on to `https://` at this port.
+    #[serde(default)]
+    pub https: Option<u16>,
+}
+
+/// A certificate and its key, as PEM files. Read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TlsFiles {
+    /// The certificate, then those that lead to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// What runs in a slot.
@@ -118,7 +172,7 @@ pub enum SlotSource {
     Process(ProcessSpec),
     /// Something that others run (containers): only routed to.
     Upstreams {
-        /// Where it answers.
+        /// Where it answers. None for a worker: it is only pointed at.
         addresses: Vec<SocketAddr>,
     },
 }
@@ -159,7 +213,7 @@ pub enum Reply {
     Status(AgentStatus),
     /// To [`Request::PutService`].
     Service(ServiceStatus),
-    /// To [`Request::PutSlot`] and [`Request::SetRunning`].
+    /// To [`Request::PutSlot`], [`Request::SetUpstreams`] and [`Request::SetRunning`].
     Slot(SlotStatus),
     /// To [`Request::Switch`].
     Switched {
@@ -212,6 +266,9 @@ pub struct AgentStatus {
 pub struct ServiceStatus {
     /// Where it listens, with the real port.
     pub listen: Option<SocketAddr>,
+    /// Its further listeners.
+    #[serde(default)]
+    pub doors: Vec<Door>,
     /// Claimed epoch.
     pub epoch: Epoch,
     /// The slot that serves.

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    protocol::{ErrorCode, ProcessSpec, SlotSource},
+    protocol::{Door, ErrorCode, ProcessSpec, SlotSource, TlsFiles},
     state::{Saved, SavedCopy, SavedService, SavedSlot},
 };
 use crate::domain::ids::Epoch;
@@ -68,6 +68,60 @@ fn check_process(spec: &ProcessSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn check_hosts(hosts: Vec<String>) -> Result<Vec<String>, Refusal> {
+    let mut hosts: Vec<String> = hosts.into_iter().map(|h| h.to_ascii_lowercase()).collect();
+    hosts.sort();
+    hosts.dedup();
+    match hosts.iter().find(|h| h.is_empty() || h.len() > 253 || h.contains(['/', ':', ' ', '*', '@'])) {
+        Some(bad) => {
+            refuse(ErrorCode::Invalid, format!("host {:?} must be a plain host name without a port", cut(bad)))
+        }
+        None => Ok(hosts),
+    }
+}
+
+fn check_doors(listen: Option<SocketAddr>, doors: &[Door], tls: Option<&TlsFiles>) -> Result<(), Refusal> {
+    let wrong = |what: String| refuse(ErrorCode::Invalid, what);
+    if listen.is_none() && (tls.is_some() || !doors.is_empty()) {
+        return wrong("a worker listens nowhere: it has no doors and no TLS".into());
+    }
+    for (i, door) in doors.iter().enumerate() {
+        let at = door.listen;
+        if at.port() == 0 {
+            return wrong(format!("the door {at} must name a real port"));
+        }
+        if listen == Some(at) || doors[..i].iter().any(|d| d.listen == at) {
+            return wrong(format!("{at} is named twice"));
+        }
+        if door.https.is_some() && door.tls.is_some() {
+            return wrong(format!("the door {at} speaks TLS already: it can't send on to https"));
+        }
+    }
+    for files in doors.iter().filter_map(|d| d.tls.as_ref()).chain(tls) {
+        for path in [&files.certificate, &files.key] {
+            if !path.is_absolute() {
+                return wrong(format!("{} must be an absolute path", path.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a service speaks TLS at an address. None: it does not listen there.
+fn speaks(listen: Option<SocketAddr>, tls: Option<&TlsFiles>, doors: &[Door], at: SocketAddr) -> Option<bool> {
+    let main = (listen == Some(at)).then_some(tls.is_some());
+    main.or_else(|| doors.iter().find(|d| d.listen == at).map(|d| d.tls.is_some()))
+}
+
+/// What two services would both answer on one listener.
+fn shared_host(a: &[String], b: &[String]) -> Option<String> {
+    match (a.is_empty(), b.is_empty()) {
+        (true, true) => Some("all hosts".to_owned()),
+        (false, false) => a.iter().find(|h| b.contains(h)).cloned(),
+        _ => None,
+    }
+}
+
 impl Saved {
     fn living(&mut self, id: &str) -> Result<&mut SavedService, Refusal> {
         match self.services.get_mut(id) {
@@ -99,27 +153,33 @@ impl Saved {
         id: &str,
         listen: Option<SocketAddr>,
         hosts: Vec<String>,
+        mut doors: Vec<Door>,
+        tls: Option<TlsFiles>,
     ) -> Result<(), Refusal> {
         check_name("service", id)?;
-        let mut hosts: Vec<String> = hosts.into_iter().map(|h| h.to_ascii_lowercase()).collect();
-        hosts.sort();
-        hosts.dedup();
-        if let Some(bad) = hosts.iter().find(|h| h.is_empty() || h.len() > 253 || h.contains(['/', ':', ' ', '*', '@']))
-        {
-            return refuse(ErrorCode::Invalid, format!("host {:?} must be a plain host name without a port", cut(bad)));
+        let hosts = check_hosts(hosts)?;
+        for door in &mut doors {
+            door.hosts = check_hosts(std::mem::take(&mut door.hosts))?;
         }
-        for (other_id, other) in &self.services {
-            if other_id == id || other.removing || listen.is_none() || other.listen != listen {
-                continue;
-            }
-            let same = match (hosts.is_empty(), other.hosts.is_empty()) {
-                (true, true) => Some("all hosts"),
-                (false, false) => hosts.iter().find(|h| other.hosts.contains(h)).map(String::as_str),
-                _ => None,
-            };
-            if let Some(host) = same {
-                let message = format!("{host} of this listener: {:?} has that already", cut(other_id));
-                return refuse(ErrorCode::Conflict, message);
+        check_doors(listen, &doors, tls.as_ref())?;
+        let asked = |at: SocketAddr| {
+            let main = (listen == Some(at)).then_some(&hosts);
+            main.into_iter().chain(doors.iter().filter(move |d| d.listen == at).map(|d| &d.hosts))
+        };
+        for (other_id, other) in self.services.iter().filter(|(other_id, o)| *other_id != id && !o.removing) {
+            let theirs = other.listen.map(|l| (l, &other.hosts));
+            for (at, theirs) in theirs.into_iter().chain(other.doors.iter().map(|d| (d.listen, &d.hosts))) {
+                if let Some(ours) = speaks(listen, tls.as_ref(), &doors, at)
+                    && Some(ours) != speaks(other.listen, other.tls.as_ref(), &other.doors, at)
+                {
+                    let message =
+                        format!("{:?} answers at {at} too, and not in the same way (TLS or plain)", cut(other_id));
+                    return refuse(ErrorCode::Conflict, message);
+                }
+                if let Some(host) = asked(at).find_map(|ours| shared_host(ours, theirs)) {
+                    let message = format!("{host} of the listener {at}: {:?} has that already", cut(other_id));
+                    return refuse(ErrorCode::Conflict, message);
+                }
             }
         }
         match self.services.get_mut(id) {
@@ -127,6 +187,8 @@ impl Saved {
                 let service = SavedService {
                     listen,
                     hosts,
+                    doors,
+                    tls,
                     epoch: Epoch(0),
                     active: None,
                     previous: None,
@@ -146,6 +208,8 @@ impl Saved {
             Some(s) => {
                 s.listen = listen;
                 s.hosts = hosts;
+                s.doors = doors;
+                s.tls = tls;
             }
         }
         Ok(())
@@ -180,17 +244,7 @@ impl Saved {
         }
         let mut copies = Vec::new();
         match &source {
-            SlotSource::Upstreams { addresses } => {
-                if service.listen.is_none() {
-                    return refuse(ErrorCode::Invalid, "a worker has processes, not addresses to route to");
-                }
-                if addresses.is_empty() || addresses.iter().any(|a| a.port() == 0) {
-                    return refuse(ErrorCode::Invalid, "addresses must name at least one address, each with its port");
-                }
-                if let Some(own) = addresses.iter().find(|a| service.listen.is_some_and(|l| loops(l, **a))) {
-                    return refuse(ErrorCode::Invalid, format!("{own} is the service's own listener"));
-                }
-            }
+            SlotSource::Upstreams { addresses } => service.check_upstreams(addresses)?,
             SlotSource::Process(spec) => {
                 check_process(spec)?;
                 for _ in 0..spec.replicas {
@@ -207,6 +261,26 @@ impl Saved {
             }
         }
         service.slots.insert(slot.to_owned(), SavedSlot { source, running: true, removing: false, copies });
+        Ok(())
+    }
+
+    pub(super) fn set_upstreams(
+        &mut self,
+        id: &str,
+        slot: &str,
+        epoch: Epoch,
+        now_at: Vec<SocketAddr>,
+    ) -> Result<(), Refusal> {
+        let service = self.fenced(id, epoch)?;
+        service.check_upstreams(&now_at)?;
+        match &mut service.slot(id, slot)?.source {
+            SlotSource::Upstreams { addresses } => *addresses = now_at,
+            SlotSource::Process(_) => {
+                let message =
+                    format!("slot {:?} has processes of the agent's own, whose addresses it knows", cut(slot));
+                return refuse(ErrorCode::Invalid, message);
+            }
+        }
         Ok(())
     }
 
@@ -290,6 +364,23 @@ impl Saved {
 }
 
 impl SavedService {
+    fn check_upstreams(&self, addresses: &[SocketAddr]) -> Result<(), Refusal> {
+        let wrong = |what: String| refuse(ErrorCode::Invalid, what);
+        match (self.listen, addresses) {
+            (None, []) => return Ok(()),
+            (None, _) => return wrong("nothing is routed to a worker: it has no addresses".into()),
+            (Some(_), []) => return wrong("addresses must name at least one address, each with its port".into()),
+            _ => {}
+        }
+        if addresses.iter().any(|a| a.port() == 0) {
+            return wrong("addresses must name at least one address, each with its port".into());
+        }
+        match addresses.iter().find(|a| self.listeners().any(|l| loops(l, **a))) {
+            Some(own) => wrong(format!("{own} is the service's own listener")),
+            None => Ok(()),
+        }
+    }
+
     fn slot(&mut self, id: &str, slot: &str) -> Result<&mut SavedSlot, Refusal> {
         match self.slots.get_mut(slot) {
             Some(s) if !s.removing => Ok(s),

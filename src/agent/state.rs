@@ -16,7 +16,7 @@ use super::{
     AgentError,
     control::without_values,
     process::ProcId,
-    protocol::{ServiceId, SlotSource},
+    protocol::{Door, ServiceId, SlotSource, TlsFiles},
 };
 use crate::domain::ids::Epoch;
 
@@ -37,6 +37,10 @@ pub(super) struct SavedService {
     /// With the real port; none for a worker.
     pub listen: Option<SocketAddr>,
     pub hosts: Vec<String>,
+    #[serde(default)]
+    pub doors: Vec<Door>,
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     pub epoch: Epoch,
     pub active: Option<String>,
     pub previous: Option<String>,
@@ -109,9 +113,16 @@ impl Saved {
             .values()
             .flat_map(|s| {
                 let copies = s.slots.values().flat_map(|slot| slot.copies.iter().filter_map(|c| c.port));
-                copies.chain(s.listen.map(|a| a.port()))
+                copies.chain(s.listeners().map(|a| a.port()))
             })
             .collect()
+    }
+}
+
+impl SavedService {
+    /// All addresses that it listens at.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listen.into_iter().chain(self.doors.iter().map(|d| d.listen))
     }
 }
 
@@ -141,6 +152,11 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn new(data: &Path) -> Self {
         Self { path: data.join("state.json") }
+    }
+
+    /// The agent's folder.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     fn backup(&self) -> PathBuf {

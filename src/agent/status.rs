@@ -26,6 +26,7 @@ impl Agent {
         let slots = service.slots.iter().filter(|(_, s)| !s.removing);
         ServiceStatus {
             listen: service.listen,
+            doors: service.doors.clone(),
             epoch: service.epoch,
             active: service.active.clone(),
             switched_at: service.switched_at,
@@ -35,7 +36,8 @@ impl Agent {
     }
 
     pub(super) fn slot_status(&self, id: &str, name: &str, slot: &SavedSlot) -> SlotStatus {
-        let counters = self.live_slot(id, name).map(|s| s.counters());
+        let mut counters = self.live_slot(id, name).map(|s| s.counters()).unwrap_or_default();
+        counters.in_flight += self.busy_before(id, name);
         let mut instances: Vec<InstanceStatus> = Vec::new();
         match &slot.source {
             SlotSource::Upstreams { addresses } => instances.extend(addresses.iter().map(|a| InstanceStatus {
@@ -55,11 +57,6 @@ impl Agent {
                 last_output: c.last_output.clone(),
             })),
         }
-        SlotStatus {
-            source: slot.source.clone(),
-            running: slot.running,
-            instances,
-            counters: counters.unwrap_or_default(),
-        }
+        SlotStatus { source: slot.source.clone(), running: slot.running, instances, counters }
     }
 }

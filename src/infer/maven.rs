@@ -325,6 +325,48 @@ fn databases(poms: &[&Pom], found: &mut Found) {
     }
 }
 
+/// What an image of a Maven project has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Facts {
+    /// Spring Boot's version, where the project or a parent in the repository names it.
+    pub boot: Option<(u32, u32)>,
+    /// Whether it is a Spring Boot application.
+    pub spring: bool,
+    /// Java's release.
+    pub java: Option<u32>,
+    /// Whether the actuator tells its health.
+    pub actuator: bool,
+}
+
+/// Reads the project in a folder and those above it, which are its parents as a rule.
+pub(super) fn facts(project: &Project<'_>, folder: &str) -> Facts {
+    let java = java_release(project, folder);
+    let java = java.and_then(|(release, _)| release.trim_start_matches("1.").parse().ok());
+    let mut facts = Facts { java, ..Facts::default() };
+    let mut at = Some(folder);
+    while let Some(here) = at {
+        let xml = join(here, "pom.xml").and_then(|p| project.text(&p)).and_then(|t| read_xml(&t).ok());
+        if let Some(xml) = xml {
+            let property = |name: &str| xml.text_at(&["properties", name]);
+            let parent = xml.text_at(&["parent", "artifactId"]).filter(|a| a.starts_with("spring-boot"));
+            let boot =
+                parent.and_then(|_| xml.text_at(&["parent", "version"])).or_else(|| property("spring-boot.version"));
+            facts.boot = facts.boot.or_else(|| {
+                let mut parts = boot?.split('.');
+                Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+            });
+            if here == folder {
+                let of = |start: &str| xml.texts(&["dependencies"], "artifactId").any(|a| a.starts_with(start));
+                let plugin = xml.texts(&["build", "plugins"], "artifactId").any(|a| a == "spring-boot-maven-plugin");
+                facts.spring = plugin || of("spring-boot-starter");
+                facts.actuator = of("spring-boot-starter-actuator");
+            }
+        }
+        at = (!here.is_empty()).then(|| split(here).0);
+    }
+    facts
+}
+
 /// The Java release that a POM in this folder, or above it, compiles for, and its file: by the compiler plugin's own
 /// settings or by the properties that it and Spring Boot read ("Apache Maven Compiler Plugin").
 pub(super) fn java_release(project: &Project<'_>, folder: &str) -> Option<(String, String)> {

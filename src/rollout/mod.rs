@@ -7,8 +7,10 @@
 
 pub mod docker;
 pub mod drive;
+mod health;
 pub mod local;
 pub mod prober;
+mod shared;
 
 pub use drive::{DriveEnd, DriveError, Journal, JournalError, drive};
 

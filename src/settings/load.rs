@@ -326,6 +326,7 @@ impl Loader<'_> {
                 Some("docker") => ExecutorKind::Docker,
                 _ => ExecutorKind::Local,
             },
+            start_agent: value.text("start_agent") != Some("no"),
             docker: DockerSettings {
                 host: text(&variables::DOCKER_HOST).unwrap_or("unix:///var/run/docker.sock").to_owned(),
                 certs: value.written("docker_certs").map(|p| self.path(p)),

@@ -44,6 +44,8 @@ pub struct Settings {
     pub slack_url: Option<SecretString>,
     /// What runs steps.
     pub executor: ExecutorKind,
+    /// Whether the server starts an agent where none answers.
+    pub start_agent: bool,
     /// The Docker engine, where something of `docker` is used.
     pub docker: DockerSettings,
     /// Repositories whose steps may run on this host: `owner/name` or `owner/*`.

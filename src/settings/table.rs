@@ -187,6 +187,7 @@ pub static FILE: Object = Object {
         of(v::EXECUTOR),
         of(v::DOCKER_HOST),
         of(v::DOCKER_CERTS),
+        of(v::START_AGENT),
         field(
             "trusted_local",
             Kind::List(&REPOSITORIES_KIND, 1_000),

@@ -3,31 +3,31 @@
 //! The agent holds the listeners and the processes and outlives us; this is its client. Nothing is kept here that a
 //! restart would miss: readiness is asked anew, everything else is read from the agent.
 
-mod health;
 mod observe;
 mod perform;
 pub mod releases;
 
+pub(super) use perform::start_command;
+
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, SocketAddr},
+    collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::BoxStream};
-use secrecy::{ExposeSecret as _, SecretString};
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::{ProbeTarget, Target, TargetError};
+use super::{
+    ProbeTarget, Target, TargetError,
+    shared::{self, AgentEvents, Readiness, is_missing, refused},
+};
 use crate::{
-    agent::{
-        Client, ClientError,
-        protocol::{ErrorCode, Event},
-    },
+    agent::Client,
     domain::{
-        config::AppKind,
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
@@ -88,14 +88,9 @@ pub struct LocalConfig {
 /// The target.
 pub struct LocalTarget {
     config: LocalConfig,
-    ready: Mutex<observe::Readiness>,
-    events: tokio::sync::Mutex<Option<BoxStream<'static, Event>>>,
+    ready: Mutex<Readiness>,
+    events: AgentEvents,
 }
-
-/// Requests that are still under way on a slot that is retired get so long.
-const RETIRE_GRACE: Duration = Duration::from_secs(60);
-/// Between two tries to reach the agent.
-const AWAY: Duration = Duration::from_millis(100);
 
 /// The name of an app's service at the agent.
 #[must_use]
@@ -107,7 +102,7 @@ impl LocalTarget {
     /// For one environment, or for several: what differs between them is in `config`.
     #[must_use]
     pub fn new(config: LocalConfig) -> Self {
-        Self { config, ready: Mutex::default(), events: tokio::sync::Mutex::default() }
+        Self { config, ready: Mutex::default(), events: AgentEvents::default() }
     }
 
     fn agent(&self) -> &Client {
@@ -116,15 +111,7 @@ impl LocalTarget {
 
     /// Takes secrets out of what people will read.
     fn mask(&self, text: &str) -> String {
-        let mut out = text.to_owned();
-        for secret in self.config.secrets.values() {
-            let secret = secret.expose_secret();
-            // A shorter one would blacken half of the text and protects nothing.
-            for line in secret.lines().filter(|l| l.len() >= 4) {
-                out = out.replace(line, "***");
-            }
-        }
-        out
+        shared::mask(&self.config.secrets, text)
     }
 
     fn slot_logs(&self, service: &str, slot: &Slot) -> PathBuf {
@@ -136,51 +123,6 @@ impl LocalTarget {
     pub fn command_log(data: &Path, rollout: crate::domain::ids::RolloutId, app: &AppName, what: &str) -> PathBuf {
         data.join("rollouts").join(rollout.to_string()).join(format!("{app}.{what}.log"))
     }
-
-    async fn wait_for_event(&self, prefix: &str) {
-        let mut events = self.events.lock().await;
-        if events.is_none() {
-            match self.agent().subscribe().await {
-                // What happened between the last look and now is seen by looking once more.
-                Ok(stream) => *events = Some(stream),
-                Err(_) => tokio::time::sleep(AWAY).await,
-            }
-            return;
-        }
-        let ours = |event: &Event| match event {
-            Event::Changed { service, .. } | Event::Switched { service, .. } => service.starts_with(prefix),
-        };
-        let Some(stream) = events.as_mut() else { return };
-        let mut last = loop {
-            match stream.next().await {
-                Some(event) if !ours(&event) => {}
-                last => break last,
-            }
-        };
-        // One look answers all that has come by now.
-        while last.is_some() {
-            match stream.next().now_or_never() {
-                Some(event) => last = event,
-                None => return,
-            }
-        }
-        *events = None;
-    }
-}
-
-/// What an error of the agent means for a rollout.
-fn refused(error: ClientError) -> TargetError {
-    match error {
-        ClientError::Refused { code: ErrorCode::StaleEpoch, message } => TargetError::Stale(message),
-        ClientError::Refused { message, .. } => TargetError::Failed(message),
-        away @ (ClientError::Unavailable { .. } | ClientError::Protocol(_)) => {
-            TargetError::Unreachable(away.to_string())
-        }
-    }
-}
-
-fn is_missing(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { code: ErrorCode::NotFound, .. })
 }
 
 impl Target for LocalTarget {
@@ -199,32 +141,11 @@ impl Target for LocalTarget {
     }
 
     fn changed<'a>(&'a self, desired: &'a Desired) -> BoxFuture<'a, ()> {
-        Box::pin(async move { self.wait_for_event(&format!("{}/", desired.key)).await })
+        Box::pin(async move { self.events.next(self.agent(), &format!("{}/", desired.key)).await })
     }
 
     fn probes<'a>(&'a self, desired: &'a Desired) -> BoxFuture<'a, Vec<ProbeTarget>> {
-        Box::pin(async move {
-            let Ok(status) = self.agent().status().await else { return Vec::new() };
-            desired
-                .apps
-                .iter()
-                .filter(|app| app.kind == AppKind::Web)
-                .filter_map(|app| {
-                    let listen = status.services.get(&service_id(&desired.key, &app.name))?.listen?;
-                    let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
-                    let address = SocketAddr::new(ip, listen.port());
-                    let host = app.spec.hosts.first().cloned().unwrap_or_else(|| address.to_string());
-                    Some(ProbeTarget {
-                        app: app.name.clone(),
-                        address,
-                        host,
-                        path: app.spec.probe.path.clone()?,
-                        body: app.spec.probe.body.clone(),
-                        interval: app.spec.probe.interval,
-                    })
-                })
-                .collect()
-        })
+        Box::pin(shared::probes(self.agent(), desired))
     }
 
     fn retire<'a>(
@@ -236,13 +157,8 @@ impl Target for LocalTarget {
     ) -> BoxFuture<'a, Result<(), TargetError>> {
         Box::pin(async move {
             let service = service_id(key, app);
-            match self.agent().wait_idle(&service, slot.as_str(), RETIRE_GRACE).await {
-                Ok(0) => {}
-                Ok(left) => {
-                    tracing::info!(service, slot = %slot, left, "connections still open are ended with their slot")
-                }
-                Err(e) if is_missing(&e) => return Ok(()),
-                Err(e) => return Err(refused(e)),
+            if !shared::idle(self.agent(), &service, slot).await? {
+                return Ok(());
             }
             self.forget_slot(&service, epoch, slot).await
         })
@@ -255,6 +171,3 @@ impl Target for LocalTarget {
         })
     }
 }
-
-/// Readiness by copy.
-type ByCopy<T> = HashMap<(String, String, usize), T>;

@@ -1,32 +1,23 @@
 //! Reading the live system: the agent's status, and each copy asked for its health.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 
-use super::{ByCopy, LocalTarget, health, service_id};
+use super::{LocalTarget, service_id};
 use crate::{
-    agent::protocol::{AgentStatus, Counters, InstanceStatus, ServiceStatus, SlotSource, SlotStatus},
+    agent::protocol::{AgentStatus, InstanceStatus, ServiceStatus, SlotSource, SlotStatus},
     clock,
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
-        rollout::{
-            Desired, DesiredApp, EnvironmentKey, Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot, Requests,
-        },
+        rollout::{Desired, DesiredApp, EnvironmentKey, Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot},
     },
+    rollout::{health, shared::requests},
 };
 
 /// Tells a slot's own health path, so that it can be asked long after its configuration changed.
 pub(super) const HEALTH_VARIABLE: &str = "SWITCHOVER_HEALTH";
-
-/// Since when each copy is ready, and each slot is not. Kept between looks only: after a restart it is counted anew.
-#[derive(Debug, Default)]
-pub(super) struct Readiness {
-    copies: ByCopy<(Option<u32>, Timestamp)>,
-    unready: HashMap<(String, String), Timestamp>,
-}
 
 impl LocalTarget {
     pub(super) async fn read(&self, desired: &Desired, epoch: Epoch) -> Observed {
@@ -89,41 +80,27 @@ impl LocalTarget {
             .await;
         let now = clock::now();
         let mut ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut since = Some(Timestamp::MIN);
-        let mut count = 0;
         let mut why = None;
-        for (i, copy, answer) in answers {
-            let key = (service.to_owned(), name.to_owned(), i);
-            match answer {
-                Ok(()) => {
-                    count += 1;
-                    let known = ready.copies.get(&key).filter(|(pid, _)| *pid == copy.pid).map(|(_, at)| *at);
-                    let at = known.unwrap_or(now);
-                    ready.copies.insert(key, (copy.pid, at));
-                    since = since.map(|s| s.max(at));
-                }
-                Err(words) => {
-                    ready.copies.remove(&key);
-                    since = None;
-                    why = why.or_else(|| Some(self.mask(&explain(i, copy, &words))));
-                }
-            }
-        }
-        let wanted = u32::try_from(status.instances.len()).unwrap_or(u32::MAX);
-        let all = wanted > 0 && count == wanted;
-        let key = (service.to_owned(), name.to_owned());
-        let unready_since = if all {
-            ready.unready.remove(&key);
-            None
-        } else {
-            Some(*ready.unready.entry(key).or_insert(now))
-        };
+        let copies: Vec<_> = answers
+            .into_iter()
+            .map(|(i, copy, answer)| {
+                let pid = copy.pid.map(|p| p.to_string()).unwrap_or_default();
+                let ready = answer.map_err(|words| {
+                    if why.is_none() {
+                        why = Some(self.mask(&explain(i, copy, &words)));
+                    }
+                });
+                ready.ok().map(|()| pid)
+            })
+            .collect();
+        let wanted = copies.len();
+        let seen = ready.look(service, name, wanted, &copies, now);
         ObservedSlot {
             running: status.running,
-            wanted,
-            ready: count,
-            ready_since: since.filter(|_| all),
-            unready_since,
+            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            ready: seen.count,
+            ready_since: seen.since,
+            unready_since: seen.unready_since,
             restarts: status.instances.iter().map(|i| i.restarts).sum(),
             requests: requests(status.counters),
             why,
@@ -133,8 +110,7 @@ impl LocalTarget {
     /// Forgets what was known of a slot that is gone.
     pub(super) fn forget_readiness(&self, service: &str, slot: &str) {
         let mut ready = self.ready.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        ready.copies.retain(|(s, n, _), _| s != service || n != slot);
-        ready.unready.remove(&(service.to_owned(), slot.to_owned()));
+        ready.forget(service, slot);
     }
 }
 
@@ -161,15 +137,6 @@ fn explain(index: usize, copy: &InstanceStatus, words: &str) -> String {
         }
     }
     text
-}
-
-fn requests(counters: Counters) -> Requests {
-    Requests {
-        total: counters.requests,
-        server_errors: counters.server_errors,
-        cut: counters.cut,
-        in_flight: counters.in_flight,
-    }
 }
 
 /// The services of one environment.

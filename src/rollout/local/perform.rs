@@ -3,10 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Read as _,
     net::{Ipv4Addr, SocketAddr},
     path::Path,
-    time::Duration,
 };
 
 use secrecy::ExposeSecret as _;
@@ -21,11 +19,12 @@ use crate::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, CommandReport, CommandSpec, Desired, DesiredApp, Effect, Kind},
     },
-    rollout::TargetError,
+    rollout::{
+        TargetError,
+        shared::{LEAST_GRACE, kilobytes},
+    },
 };
 
-/// At least so long a process may take to end itself.
-const LEAST_GRACE: Duration = Duration::from_secs(10);
 /// Runs the command in `$SWITCHOVER_COMMAND` and notes its end where a later server finds it.
 const NOTED: &str = "code=0; sh -e -c \"$SWITCHOVER_COMMAND\" || code=$?; \
     printf '%s\\n' \"$code\" > \"$SWITCHOVER_RESULT.tmp\" && mv \"$SWITCHOVER_RESULT.tmp\" \"$SWITCHOVER_RESULT\"; \
@@ -297,7 +296,7 @@ impl LocalTarget {
 
 /// The start command as the agent runs it. `exec` makes the app the process that gets the signals; a command line that
 /// a shell must interpret (`a && b`, `A=1 b`) keeps its shell.
-fn start_command(start: &str) -> Vec<String> {
+pub(in crate::rollout) fn start_command(start: &str) -> Vec<String> {
     let plain = !start.contains(['&', '|', ';', '<', '>', '(', '`', '\n', '{', '#'])
         && !start.split_whitespace().next().is_none_or(|word| word.contains('=') || BUILT_IN.contains(&word));
     let run = if plain { format!("exec {start}") } else { start.to_owned() };
@@ -328,11 +327,4 @@ fn room(desired: &Desired, status: &AgentStatus) -> Result<(), TargetError> {
         ))),
         _ => Ok(()),
     }
-}
-
-/// A value of a file of `proc(5)` in kB, if it is there.
-fn kilobytes(path: &str, field: &str) -> Option<u64> {
-    let mut text = String::new();
-    fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
-    text.lines().find_map(|l| l.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
 }

@@ -7,7 +7,7 @@ use http::{Request, header::HOST};
 use http_body_util::Full;
 use tokio::{net::TcpStream, time::timeout};
 
-use crate::rollout::prober::{connect, words};
+use super::prober::{connect, words};
 
 /// An answer after this counts as none: the default of Kubernetes' `timeoutSeconds` ("Configure Liveness, Readiness and
 /// Startup Probes").
@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// What was wrong, in words.
-pub(super) async fn check(address: SocketAddr, path: Option<&str>) -> Result<(), String> {
+pub(in crate::rollout) async fn check(address: SocketAddr, path: Option<&str>) -> Result<(), String> {
     let Some(path) = path else {
         return match timeout(PATIENCE, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Ok(()),

@@ -1,0 +1,212 @@
+//! What the targets behind the agent share: readiness, its events, its errors, where the prober asks.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    io::Read as _,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
+use jiff::Timestamp;
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::{ProbeTarget, TargetError, local::service_id};
+use crate::{
+    agent::{
+        Client, ClientError,
+        protocol::{Counters, ErrorCode, Event},
+    },
+    domain::{
+        config::AppKind,
+        ids::Slot,
+        rollout::{Desired, Requests},
+    },
+};
+
+/// At least so long a process may take to end itself.
+pub(super) const LEAST_GRACE: Duration = Duration::from_secs(10);
+/// Requests that are still under way on a slot that is retired get so long.
+const RETIRE_GRACE: Duration = Duration::from_secs(60);
+/// Between two tries to reach the agent or an engine.
+pub(super) const AWAY: Duration = Duration::from_millis(100);
+
+/// What an error of the agent means for a rollout.
+pub(super) fn refused(error: ClientError) -> TargetError {
+    match error {
+        ClientError::Refused { code: ErrorCode::StaleEpoch, message } => TargetError::Stale(message),
+        ClientError::Refused { message, .. } => TargetError::Failed(message),
+        away @ (ClientError::Unavailable { .. } | ClientError::Protocol(_)) => {
+            TargetError::Unreachable(away.to_string())
+        }
+    }
+}
+
+pub(super) fn is_missing(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { code: ErrorCode::NotFound, .. })
+}
+
+/// Takes secrets out of what people will read.
+pub(super) fn mask(secrets: &BTreeMap<String, SecretString>, text: &str) -> String {
+    let mut out = text.to_owned();
+    for secret in secrets.values() {
+        // A shorter one would blacken half of the text and protects nothing.
+        for line in secret.expose_secret().lines().filter(|l| l.len() >= 4) {
+            out = out.replace(line, "***");
+        }
+    }
+    out
+}
+
+pub(super) fn requests(counters: Counters) -> Requests {
+    Requests {
+        total: counters.requests,
+        server_errors: counters.server_errors,
+        cut: counters.cut,
+        in_flight: counters.in_flight,
+    }
+}
+
+/// Waits for the last requests of a slot that is retired. False: the agent knows no such slot.
+pub(super) async fn idle(agent: &Client, service: &str, slot: &Slot) -> Result<bool, TargetError> {
+    match agent.wait_idle(service, slot.as_str(), RETIRE_GRACE).await {
+        Ok(0) => Ok(true),
+        Ok(left) => {
+            tracing::info!(service, slot = %slot, left, "connections still open are ended with their slot");
+            Ok(true)
+        }
+        Err(e) if is_missing(&e) => Ok(false),
+        Err(e) => Err(refused(e)),
+    }
+}
+
+/// Where the prober asks: through the agent's listeners, as users do.
+pub(super) async fn probes(agent: &Client, desired: &Desired) -> Vec<ProbeTarget> {
+    let Ok(status) = agent.status().await else { return Vec::new() };
+    desired
+        .apps
+        .iter()
+        .filter(|app| app.kind == AppKind::Web)
+        .filter_map(|app| {
+            let listen = status.services.get(&service_id(&desired.key, &app.name))?.listen?;
+            let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
+            let address = SocketAddr::new(ip, listen.port());
+            let host = app.spec.hosts.first().cloned().unwrap_or_else(|| address.to_string());
+            Some(ProbeTarget {
+                app: app.name.clone(),
+                address,
+                host,
+                path: app.spec.probe.path.clone()?,
+                body: app.spec.probe.body.clone(),
+                interval: app.spec.probe.interval,
+            })
+        })
+        .collect()
+}
+
+/// The agent's events, subscribed to as long as somebody waits for them.
+#[derive(Default)]
+pub(super) struct AgentEvents(tokio::sync::Mutex<Option<BoxStream<'static, Event>>>);
+
+impl AgentEvents {
+    /// Resolves when a service whose name begins so may have changed. May resolve for nothing.
+    pub(super) async fn next(&self, agent: &Client, prefix: &str) {
+        let mut events = self.0.lock().await;
+        if events.is_none() {
+            match agent.subscribe().await {
+                // What happened between the last look and now is seen by looking once more.
+                Ok(stream) => *events = Some(stream),
+                Err(_) => tokio::time::sleep(AWAY).await,
+            }
+            return;
+        }
+        let ours = |event: &Event| match event {
+            Event::Changed { service, .. } | Event::Switched { service, .. } => service.starts_with(prefix),
+        };
+        let Some(stream) = events.as_mut() else { return };
+        let mut last = loop {
+            match stream.next().await {
+                Some(event) if !ours(&event) => {}
+                last => break last,
+            }
+        };
+        // One look answers all that has come by now.
+        while last.is_some() {
+            match stream.next().now_or_never() {
+                Some(event) => last = event,
+                None => return,
+            }
+        }
+        *events = None;
+    }
+}
+
+/// Since when each copy is ready, and each slot is not. Kept between looks only: after a restart it is counted anew.
+#[derive(Debug, Default)]
+pub(super) struct Readiness {
+    /// By service, slot and number: which process it was, and since when it is ready.
+    copies: HashMap<(String, String, usize), (String, Timestamp)>,
+    unready: HashMap<(String, String), Timestamp>,
+}
+
+/// What [`Readiness`] says of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ready {
+    pub count: u32,
+    /// Since when all are.
+    pub since: Option<Timestamp>,
+    /// Since when not all are.
+    pub unready_since: Option<Timestamp>,
+}
+
+impl Readiness {
+    /// Takes one look: for each copy that is ready, which process it is. Another process under the same number is
+    /// ready anew.
+    pub(super) fn look(
+        &mut self,
+        service: &str,
+        slot: &str,
+        wanted: usize,
+        copies: &[Option<String>],
+        now: Timestamp,
+    ) -> Ready {
+        let mut since = Timestamp::MIN;
+        let mut count = 0;
+        for (i, copy) in copies.iter().enumerate() {
+            let key = (service.to_owned(), slot.to_owned(), i);
+            match copy {
+                Some(process) => {
+                    count += 1;
+                    let known = self.copies.get(&key).filter(|(p, _)| p == process).map(|(_, at)| *at);
+                    let at = known.unwrap_or(now);
+                    since = since.max(at);
+                    self.copies.insert(key, (process.clone(), at));
+                }
+                None => _ = self.copies.remove(&key),
+            }
+        }
+        let all = wanted > 0 && count >= wanted;
+        let key = (service.to_owned(), slot.to_owned());
+        let unready_since = if all {
+            self.unready.remove(&key);
+            None
+        } else {
+            Some(*self.unready.entry(key).or_insert(now))
+        };
+        Ready { count: u32::try_from(count).unwrap_or(u32::MAX), since: all.then_some(since), unready_since }
+    }
+
+    /// Forgets a slot that is gone.
+    pub(super) fn forget(&mut self, service: &str, slot: &str) {
+        self.copies.retain(|(s, n, _), _| s != service || n != slot);
+        self.unready.remove(&(service.to_owned(), slot.to_owned()));
+    }
+}
+
+/// A value of a file of `proc(5)` in kB, if it is there.
+pub(super) fn kilobytes(path: &str, field: &str) -> Option<u64> {
+    let mut text = String::new();
+    fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    text.lines().find_map(|l| l.strip_prefix(field))?.split_whitespace().next()?.parse().ok()
+}
