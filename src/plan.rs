@@ -326,7 +326,13 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
             app: name.to_owned(),
             build_key,
             files: app.files.clone(),
-            image: image.map(|i| ImageSpec { repository: i.clone(), dockerfile: app.dockerfile.clone() }),
+            image: image.map(|i| ImageSpec {
+                repository: i.clone(),
+                dockerfile: app.dockerfile.clone(),
+                port: app.port,
+                start: app.start.clone(),
+                health: app.health.clone(),
+            }),
         }),
     };
     Some(NewJob { id: JobId(ids()), app: name.to_owned(), priority: i64::from(!releasing), spec, steps, digest })

@@ -1,5 +1,6 @@
 //! The command line: one function for each subcommand.
 
+mod keep;
 mod serve;
 mod tell;
 
@@ -54,6 +55,9 @@ enum Command {
         /// Folder of the agent's state.
         #[arg(long)]
         data: PathBuf,
+        /// Start nothing: say whether the agent of that folder answers (exit code 0 if it does).
+        #[arg(long)]
+        check: bool,
     },
     /// Show the whole product on this machine: a stand-in GitHub, a server, an agent and a sample repository.
     Demo(serve::DemoArgs),
@@ -73,6 +77,9 @@ enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+        /// Print nothing: the exit code says whether the server answers.
+        #[arg(long, conflicts_with = "json")]
+        quiet: bool,
     },
     /// Switch a release that waits for approval, or bring the digest of the environment before to this one.
     Promote {
@@ -127,6 +134,22 @@ enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Write database, key and agent's state into one file. The server may run meanwhile.
+    Backup {
+        /// The server's data folder.
+        #[arg(long, env = "SWITCHOVER_DATA", default_value = "data")]
+        data: PathBuf,
+        /// The file; it holds secrets, and only its owner may read it.
+        file: PathBuf,
+    },
+    /// Make a data folder from a backup; nothing is released twice.
+    Restore {
+        /// The data folder to make.
+        #[arg(long, env = "SWITCHOVER_DATA", default_value = "data")]
+        data: PathBuf,
+        /// The backup.
+        file: PathBuf,
+    },
     /// Print a JSON schema, or the reference that docs/ is made from.
     Schema {
         /// Of what.
@@ -177,10 +200,11 @@ pub fn run() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve { config } => return serve::serve(config.as_deref()),
-        Command::Agent { data } => agent(data),
+        Command::Agent { data, check: true } => tell::agent(&data),
+        Command::Agent { data, check: false } => agent(data),
         Command::Demo(args) => return serve::demo(args),
         Command::Check { path, write } => return tell::check(&path, write),
-        Command::Status { at, json } => tell::status(&at, json),
+        Command::Status { at, json, quiet } => tell::status(&at, json, quiet),
         Command::Promote { at, environment, sha } => tell::command(&at, Verb::Promote, environment, sha, None),
         Command::Rollback { at, environment, to } => tell::command(&at, Verb::Rollback, environment, None, to),
         Command::Resume { at, environment } => tell::command(&at, Verb::Resume, environment, None, None),
@@ -188,6 +212,8 @@ pub fn run() -> ExitCode {
         Command::Explain { at, subject } => tell::about(&at, "explain", &subject),
         Command::Replay { at, delivery } => tell::about(&at, "replay", &delivery),
         Command::Sweep { at } => tell::about(&at, "sweep", ""),
+        Command::Backup { data, file } => keep::backup(&data, &file),
+        Command::Restore { data, file } => keep::restore(&data, &file),
         Command::Schema { of, markdown } => tell::schema(of, markdown),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "switchover", &mut std::io::stdout());

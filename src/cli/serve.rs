@@ -12,10 +12,24 @@ use secrecy::ExposeSecret as _;
 use switchover::{
     agent, control,
     demo::play,
-    engine::{Engine, STEP_HOMES, Shared, sweeper::server_key, tools, wake::Wake},
-    exec::{caches::JobHome, git::Mirrors, host::HostEnv, local::LocalExecutor},
+    docker::{Docker, pull::Logins},
+    domain::ids::Digest,
+    engine::{
+        Engine, STEP_HOMES, Shared,
+        sweeper::{self, server_key},
+        tools,
+        wake::Wake,
+    },
+    exec::{
+        caches::JobHome,
+        docker::{DockerExecutor, StepLimits},
+        git::Mirrors,
+        host::HostEnv,
+        local::{Executor, LocalExecutor},
+    },
     github::{GitHub, GitHubConfig, Timeouts},
-    settings::{self, Settings},
+    rollout,
+    settings::{self, ExecutorKind, Settings, TargetSettings},
     store::Store,
     telemetry::Metrics,
     web,
@@ -88,24 +102,41 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let exe = std::env::current_exe().context("finding our own binary")?;
     let agent_data = data.join("agent");
     let homes = data.join(STEP_HOMES);
-    let executor = LocalExecutor::new(exe.clone());
+    let key = server_key(&data).context("the server's own key")?.expose_secret().as_bytes().to_vec();
+    let host = LocalExecutor::new(exe.clone());
     // What a killed server left of its steps is ended before new ones begin.
-    executor.end_strays(&homes).await;
+    host.end_strays(&homes).await;
     JobHome::sweep(&homes);
+    let docker = docker(&settings, &key)?;
+    let containers = docker.clone().filter(|_| settings.executor == ExecutorKind::Docker).map(|docker| {
+        let limits = StepLimits { memory: settings.limits.step_memory, ..StepLimits::default() };
+        DockerExecutor::new(docker, limits, Logins::new(settings.registries.clone()))
+    });
+    let executor: Arc<dyn Executor> = match &containers {
+        Some(containers) => Arc::new(containers.clone()),
+        None => Arc::new(host.clone()),
+    };
     let wake = Wake::default();
     let metrics = Metrics::default();
     let engine = Engine::new(Shared {
         store: store.clone(),
         github,
         mirrors: Mirrors::new(data.join("mirrors")),
-        executor: Arc::new(executor),
+        executor,
+        host,
+        docker: docker.clone(),
+        containers,
         agent: agent::Client::new(agent::socket_path(&agent_data)),
         settings: settings.clone(),
         wake: wake.clone(),
         metrics: metrics.clone(),
         instance: uuid::Uuid::now_v7().to_string(),
-        tools: tools::fingerprint(HostEnv::of_process()),
-        key: server_key(&data).context("the server's own key")?.expose_secret().as_bytes().to_vec(),
+        // In containers the image's name stands for the tools.
+        tools: match settings.executor {
+            ExecutorKind::Local => tools::fingerprint(HostEnv::of_process()),
+            ExecutorKind::Docker => "containers".to_owned(),
+        },
+        key,
         running: Mutex::new(HashMap::new()),
         asking: Mutex::new(HashMap::new()),
     });
@@ -127,14 +158,31 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     );
     let (web_handle, control_handle) = (server.handle(), control.handle());
     let tracker = TaskTracker::new();
-    tracker.spawn({
+    if settings.start_agent {
         let shutdown = shutdown.clone();
-        async move { agent::keep_running(&exe, &agent_data, shutdown).await }
-    });
-    engine.start(&tracker, &shutdown);
-    tracker.close();
+        tracker.spawn(async move { agent::keep_running(&exe, &agent_data, shutdown).await });
+    }
+    if let Some(docker) = docker {
+        let (settings, engine, shutdown) = (settings.clone(), engine.clone(), shutdown.clone());
+        tracker.spawn(async move {
+            let ready = async {
+                docker.ready(&settings.docker).await;
+                engine.sweep_containers().await;
+            };
+            tokio::select! {
+                () = ready => {}
+                () = shutdown.cancelled() => return,
+            }
+            rollout::docker::follow(engine.agent.clone(), docker, shutdown).await;
+        });
+    }
     let web_task = tokio::spawn(server);
     let control_task = tokio::spawn(control);
+    tokio::select! {
+        () = sweeper::adopt_backup(&engine) => engine.start(&tracker, &shutdown),
+        () = shutdown.cancelled() => {}
+    }
+    tracker.close();
     shutdown.cancelled().await;
     // The webhook door stays open while steps end: what comes is stored, and processed after the next start.
     tracker.wait().await;
@@ -144,6 +192,17 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     store.close().await;
     tracing::info!("ended");
     Ok(())
+}
+
+/// The Docker engine, where something of the settings uses one. Nothing is sent yet.
+fn docker(settings: &Settings, key: &[u8]) -> anyhow::Result<Option<Docker>> {
+    let target = settings.targets.values().any(|t| matches!(t, TargetSettings::Docker(_)));
+    if settings.executor != ExecutorKind::Docker && !target {
+        return Ok(None);
+    }
+    // Several servers may share one engine: each has a mark of its own on what it makes.
+    let owner = Digest::of(key);
+    Ok(Some(Docker::new(&settings.docker, owner.short()).context("SWITCHOVER_DOCKER_HOST")?))
 }
 
 /// One server per data folder.

@@ -4,6 +4,7 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use switchover::{
+    agent,
     control::Control,
     domain::{config, ids::Sha},
     engine::{
@@ -114,9 +115,20 @@ pub fn about(at: &At, verb: &str, subject: &str) -> anyhow::Result<()> {
     })
 }
 
+/// `agent --check`.
+pub fn agent(data: &Path) -> anyhow::Result<()> {
+    let client = agent::Client::new(agent::socket_path(data));
+    let status = runtime(1)?.block_on(client.status())?;
+    println!("the agent answers: {} services", status.services.len());
+    Ok(())
+}
+
 /// `switchover status`.
-pub fn status(at: &At, json: bool) -> anyhow::Result<()> {
+pub fn status(at: &At, json: bool, quiet: bool) -> anyhow::Result<()> {
     let all: Vec<Status> = runtime(1)?.block_on(async { Control::new(&at.data)?.status().await })?;
+    if quiet {
+        return Ok(());
+    }
     let all: Vec<Status> =
         all.into_iter().filter(|s| at.repo.as_ref().is_none_or(|r| r.eq_ignore_ascii_case(&s.repository))).collect();
     if json {

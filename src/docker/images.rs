@@ -78,7 +78,8 @@ impl Docker {
                 continue;
             }
             let stamp = details.metadata.and_then(|m| m.last_tag_time);
-            let used = stamp.and_then(|t| t.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+            let used =
+                stamp.and_then(|t| Timestamp::from_second(t.unix_timestamp()).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
             let size = u64::try_from(image.size).unwrap_or(0);
             let shared = u64::try_from(image.shared_size).unwrap_or(0);
             own.push(OwnImage { id: image.id, names, bytes: size.saturating_sub(shared), used });

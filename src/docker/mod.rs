@@ -10,7 +10,7 @@ pub mod images;
 pub mod pull;
 mod reference;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bollard::{API_DEFAULT_VERSION, errors::Error as ApiError};
 
@@ -129,6 +129,18 @@ impl Docker {
         let unreachable = |why: String| DockerError::Unreachable { host: settings.host.clone(), why };
         let api = self.api.negotiate_version().await.map_err(|e| unreachable(e.to_string()))?;
         Ok(Self { api, ..self })
+    }
+
+    /// Waits until the engine answers, and speaks the newest version of the protocol that both sides know from then on,
+    /// in all clones.
+    pub async fn ready(&self, settings: &DockerSettings) {
+        let mut told = false;
+        while let Err(error) = self.clone().negotiated(settings).await {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(%error, "containers wait for the Docker engine");
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// The engine's API.

@@ -88,11 +88,11 @@ pub enum PullError {
         said: String,
     },
     /// The registry does not answer, or answers that it is broken.
-    #[error("the image {image} can't be pulled for now, tried {tries} times: {said}")]
+    #[error("the image {image} can't be pulled for now (try {tries}): {said}")]
     Unavailable {
         /// As people write it.
         image: String,
-        /// How often.
+        /// Which try it was.
         tries: usize,
         /// What the engine or the registry said.
         said: String,

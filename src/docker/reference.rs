@@ -50,7 +50,8 @@ impl Reference {
             fits(part, "._-") && part.bytes().all(|b| !b.is_ascii_uppercase()) && !part.starts_with(['.', '-', '_'])
         });
         let tag_is_right = tag.as_deref().is_none_or(|tag| fits(tag, "._-") && tag.len() <= 128);
-        if !fits(host, ".:-") || !parts_are_right || !tag_is_right {
+        let host_is_right = fits(host, ".:-") && host.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !host_is_right || !parts_are_right || !tag_is_right {
             return None;
         }
         let tag = if digest.is_none() { tag.or_else(|| Some("latest".to_owned())) } else { tag };

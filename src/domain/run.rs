@@ -288,6 +288,12 @@ pub struct ImageSpec {
     pub repository: String,
     /// The Dockerfile from the app's folder, if the configuration names one.
     pub dockerfile: Option<String>,
+    /// The port that the configuration says.
+    pub port: Option<u16>,
+    /// The command that starts it, if the configuration names one.
+    pub start: Option<String>,
+    /// The path that tells whether it is ready.
+    pub health: Option<String>,
 }
 
 /// What started a run: decides what its steps may see and write.

@@ -183,9 +183,12 @@ impl Engine {
             let target = environment.map(|e| self.settings.target_for(full_name, e.target.as_deref()));
             matches!(target, Some(Ok((_, TargetSettings::Docker(_)))))
         });
-        if !containers {
-            return BTreeMap::new();
-        }
+        if containers { self.images_of(full_name, config) } else { BTreeMap::new() }
+    }
+
+    /// The images of a configuration's apps, without a tag.
+    #[must_use]
+    pub fn images_of(&self, full_name: &str, config: &RepoConfig) -> BTreeMap<String, String> {
         config
             .apps
             .iter()

@@ -3,7 +3,7 @@
 //!
 //! * [`planner`]: deliveries become runs.
 //! * [`facts`]: what the planner must know, read from git and the store.
-//! * [`runner`]: jobs become test results and releases.
+//! * [`runner`]: jobs become test results and releases; `images`: the step that makes an image.
 //! * [`releases`]: ended runs become rollouts; gates.
 //! * [`rollouts`]: rollouts are driven through their phases; old slots are retired.
 //! * [`commands`]: what people ask for: promote, rollback, resume, re-run.
@@ -14,6 +14,7 @@
 pub mod commands;
 pub mod explain;
 pub mod facts;
+mod images;
 pub mod planner;
 pub mod releases;
 pub mod reporter;
@@ -38,13 +39,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent,
+    docker::Docker,
     domain::{
         ids::{JobId, RepoRef, RolloutId},
         rollout::Asked,
     },
     exec::{
+        docker::DockerExecutor,
         git::{GitAuth, GitError, Mirrors},
-        local::Executor,
+        local::{Executor, LocalExecutor},
     },
     github::{GitHub, GitHubError},
     settings::Settings,
@@ -74,6 +77,12 @@ pub struct Shared {
     pub mirrors: Mirrors,
     /// Where steps run.
     pub executor: Arc<dyn Executor>,
+    /// Runs commands on this host, for repositories under `trusted_local`.
+    pub host: LocalExecutor,
+    /// The Docker engine, where the settings use one.
+    pub docker: Option<Docker>,
+    /// The executor of containers again, for its sweep.
+    pub containers: Option<DockerExecutor>,
     /// The data plane of this host.
     pub agent: agent::Client,
     /// What the operator said.
@@ -150,6 +159,16 @@ impl Engine {
             if let Some(token) = running.get(job) {
                 token.cancel();
             }
+        }
+    }
+
+    /// Removes what steps left in the Docker engine that no longer run.
+    pub async fn sweep_containers(&self) {
+        let Some(containers) = &self.containers else { return };
+        match containers.sweep().await {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!(gone, "removed what steps left in the Docker engine"),
+            Err(error) => tracing::warn!(%error, "what steps left in the Docker engine can't be looked for now"),
         }
     }
 

@@ -101,8 +101,7 @@ async fn note_done(
     repo: Option<RepoId>,
     note: &str,
 ) -> Result<(), crate::store::StoreError> {
-    let planned = Planned { delivery: Some((&delivery.guid, note)), ..Planned::default() };
-    engine.store.plan(repo.unwrap_or(RepoId(0)), planned, clock::now()).await.map(|_| ())
+    engine.store.note_delivery(&delivery.guid, repo.unwrap_or(RepoId(0)), note, clock::now()).await
 }
 
 async fn put_off(engine: &Engine, delivery: &Delivery, e: &EngineError) -> Result<(), crate::store::StoreError> {

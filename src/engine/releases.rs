@@ -19,6 +19,7 @@ use crate::{
         run::{Context, Outcome},
     },
     plan,
+    settings::TargetSettings,
     store::{NewRollout, RepoState, RolloutRow, Run, json_of},
 };
 
@@ -201,31 +202,38 @@ impl Engine {
         environment: &Environment,
     ) -> Result<Desired, EngineError> {
         let full_name = request.repo.repo.full_name();
-        self.settings.target_for(&full_name, environment.target.as_deref()).map_err(EngineError::Refused)?;
+        let target = self.settings.target_for(&full_name, environment.target.as_deref());
+        let containers = matches!(target.map_err(EngineError::Refused)?, (_, TargetSettings::Docker(_)));
+        let images = if containers { self.images_of(&full_name, config) } else { BTreeMap::new() };
         let granted = self.settings.environment_secrets(&full_name, name.as_str(), &environment.secrets);
         let values: BTreeMap<String, String> =
             granted.iter().map(|(n, v)| (n.clone(), secrecy::ExposeSecret::expose_secret(v).to_owned())).collect();
         let mut apps = Vec::new();
         for app_name in in_switch_order(config) {
             let app = &config.apps[&app_name];
-            if app.start.is_none() {
+            let source = app.image_of.as_ref().unwrap_or(&app_name);
+            let image = images.get(source.as_str());
+            if image.is_none() && (containers || app.start.is_none()) {
                 continue;
             }
-            let source = app.image_of.as_ref().unwrap_or(&app_name);
             let Some(digest) = request.digests.get(source) else {
                 return Err(EngineError::Refused(format!(
                     "app {app_name} has no release of {source} at {}: its build did not run",
                     request.commit.short()
                 )));
             };
-            let spec = app_spec(app, environment);
+            let spec = AppSpec { image: image.cloned(), ..app_spec(app, environment) };
             let slot = slot_name(request.commit, app.kind, digest, &spec, &values, &self.key);
             apps.push(DesiredApp { name: app_name, kind: app.kind, slot, digest: digest.clone(), spec });
         }
         if apps.is_empty() {
-            return Err(EngineError::Refused(
-                "no app says how it starts, so there is nothing to release: add `start:` to an app".into(),
-            ));
+            return Err(EngineError::Refused(if containers {
+                "no app has an image, so there is nothing to release: add `image:` to an app (such as docker.io/acme/shop), or let \
+                 the operator grant the repository a registry"
+                    .into()
+            } else {
+                "no app says how it starts, so there is nothing to release: add `start:` to an app".into()
+            }));
         }
         // The smoke test is the environment's: it runs against the app that users meet, the last one switched.
         if let (Some(smoke), Some(app)) = (&environment.smoke, apps.iter_mut().rev().find(|a| a.kind == AppKind::Web)) {

@@ -35,6 +35,7 @@ pub struct Gone {
 /// When the store can't be used; what can't be removed is logged and left for the next time.
 pub async fn sweep(engine: &Engine) -> Result<Gone, EngineError> {
     let mirrors = engine.mirrors.sweep().await;
+    engine.sweep_containers().await;
     let kept = engine.settings.limits.keep_logs;
     let since = SignedDuration::try_from(kept).map_or(Timestamp::MIN, |kept| clock::now() - kept);
     engine.store.forget_payloads(since).await?;

@@ -13,12 +13,16 @@ use std::{
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineError, LEASE, backoff, until};
+use super::{
+    Engine, EngineError, LEASE, backoff,
+    images::{Made, image_step},
+    until,
+};
 use crate::{
     clock,
     domain::{
-        ids::AppName,
-        run::{Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
+        ids::{AppName, RepoRef},
+        run::{IMAGE_STEP, Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
     },
     exec::{
         caches::{CacheError, CacheJob, Caches, JobHome},
@@ -186,7 +190,8 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
         Err(e) => return Err(EngineError::Machine(e.to_string())),
     };
-    let full_name = engine.store.repo(job.repo).await?.map(|r| r.info.repo.full_name()).unwrap_or_default();
+    let repo = engine.store.repo(job.repo).await?.map(|r| r.info.repo);
+    let full_name = repo.as_ref().map(RepoRef::full_name).unwrap_or_default();
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
     let redactor = Redactor::new(secrets.iter().map(|(_, v)| secrecy::ExposeSecret::expose_secret(v)));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
@@ -194,8 +199,25 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     // the step that makes it runs once more, unseen.
     let unmade = job.spec.release.is_some() && job.digest.is_none();
     let has_build = steps.iter().any(|s| s.name == "build");
-    let makes_release = |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || !has_build);
+    let makes_release =
+        |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || s.name == IMAGE_STEP || !has_build);
+    let image = job.spec.release.as_ref().and_then(|r| r.image.as_ref());
+    let mut made = None;
     for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
+        if let (IMAGE_STEP, Some(image), Some(repo)) = (step.name.as_str(), image, &repo) {
+            if job.digest.is_some() {
+                continue;
+            }
+            match image_step(engine, job, step, image, repo, workspace.path(), token).await? {
+                Made::Image(digest) => made = Some(digest),
+                Made::Not(Outcome::Cancelled) => return Ok(Ended::Stopped),
+                Made::Not(outcome) => {
+                    engine.store.end_job(job, outcome, None, clock::now()).await?;
+                    return Ok(Ended::Over);
+                }
+            }
+            continue;
+        }
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
         let place = Place {
             app_dir: &app_dir,
@@ -216,6 +238,12 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
                 return Ok(Ended::Over);
             }
         }
+    }
+    if let (Some(release), Some(image)) = (&job.spec.release, image) {
+        let built = made.as_ref().map(|digest| (release.build_key.as_str(), digest, image.repository.as_str()));
+        engine.store.end_job(job, Outcome::Success, built, clock::now()).await?;
+        crate::failpoint::hit("runner.after_job");
+        return Ok(Ended::Over);
     }
     let built = match &job.spec.release {
         Some(release) if job.digest.is_none() => {

@@ -12,6 +12,8 @@ use crate::{
     domain::{
         event::{Actor, Event, PullAction},
         ids::{DeliveryId, Digest, Sha},
+        rollout::Ended,
+        run::Outcome,
     },
     github::GitHubError,
     store::{NewDelivery, RepoState},
@@ -46,6 +48,10 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
 /// # Errors
 /// When GitHub or the store can't be reached.
 pub async fn sweep(engine: &Engine) -> Result<(), EngineError> {
+    // Asked for by a person before the start's own look: the old cursor would bring everything again.
+    if engine.store.is_restored().await? {
+        adopt(engine).await?;
+    }
     installations(engine).await?;
     missed_deliveries(engine).await?;
     heads(engine).await?;
@@ -53,6 +59,55 @@ pub async fn sweep(engine: &Engine) -> Result<(), EngineError> {
     engine.wake.rollouts.notify_one();
     engine.wake.deliveries.notify_one();
     engine.wake.report.notify_one();
+    Ok(())
+}
+
+/// What is said of work that a backup holds half done.
+const LOST: &str =
+    "The server was restored from a backup that was made while this was under way; what came of it is not known.";
+
+/// After a restore, before any loop begins. Tries until GitHub answers.
+pub async fn adopt_backup(engine: &Engine) {
+    loop {
+        let adopted = match engine.store.is_restored().await {
+            Ok(false) => return,
+            Ok(true) => adopt(engine).await,
+            Err(e) => Err(e.into()),
+        };
+        let Err(e) = adopted else { return };
+        tracing::warn!(error = %e, "this is a backup, and GitHub can't be asked how things stand; tried again");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+}
+
+/// What happened since the backup was acted upon by the server whose disk is lost. Branches, pull requests
+/// and the delivery log are taken as they stand, so that nothing is released twice; what was under way then is over.
+async fn adopt(engine: &Engine) -> Result<(), EngineError> {
+    let now = clock::now();
+    for repo in engine.store.repos().await?.into_iter().filter(|r| r.state == RepoState::Active) {
+        let id = repo.info.repo.id;
+        for (branch, sha) in engine.github.branches(&repo.info.repo).await? {
+            engine.store.put_head(id, &branch, Some(&sha), now).await?;
+        }
+        for pull in engine.github.open_pulls(&repo.info.repo).await? {
+            engine.store.put_pull(id, &pull, now).await?;
+        }
+        for run in engine.store.open_runs(id, None).await? {
+            engine.store.end_run(run.id, Outcome::Cancelled, Some(LOST), now).await?;
+        }
+    }
+    for open in engine.store.open_rollouts().await? {
+        let ended = Ended::Cancelled.as_str();
+        engine.store.end_rollout(open.id, open.epoch, ended, LOST, None, None, None, now).await?;
+    }
+    let page = engine.github.hook_deliveries(None).await?;
+    if let Some(newest) = page.deliveries.iter().map(|d| d.id).max() {
+        engine.store.set_meta(CURSOR, &newest.to_string()).await?;
+    }
+    engine.store.end_restored().await?;
+    tracing::warn!(
+        "restored from a backup: what was pushed since then is taken as it stands, and not tested or released again"
+    );
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, rollouts::parse};
 use crate::{
+    docker::pull::Logins,
     domain::{
         ids::AppName,
         rollout::{Desired, EnvironmentKey},
@@ -14,11 +15,12 @@ use crate::{
     },
     exec::{
         host::HostEnv,
-        local::{OUTPUT_LIMIT, StepSpec},
+        local::{Executor as _, OUTPUT_LIMIT, StepSpec},
         log::LogReader,
     },
     rollout::{
         Target,
+        docker::{DockerConfig, DockerTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
     },
     settings::TargetSettings,
@@ -43,8 +45,9 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
     let (_, settings) = engine.settings.target_for(full_name, wanted.as_deref()).map_err(EngineError::Refused)?;
     let local = match settings {
         TargetSettings::Local(local) => local,
-        TargetSettings::Docker(_) => return Err(EngineError::Refused("target kind docker is not wired yet".into())),
+        TargetSettings::Docker(host) => host,
     };
+    let containers = matches!(settings, TargetSettings::Docker(_));
     let environment = key.environment.as_str();
     let listen = local.listen.iter().filter_map(|(name, address)| {
         let app = match name.split_once('/') {
@@ -55,6 +58,22 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
         Some((AppName::new(app).ok()?, *address))
     });
     let secrets = engine.settings.environment_secrets(full_name, environment, &names);
+    if containers {
+        let Some(docker) = engine.docker.clone() else {
+            return Err(EngineError::Refused("this server has no Docker engine".into()));
+        };
+        return Ok(Box::new(DockerTarget::new(DockerConfig {
+            agent: engine.agent.clone(),
+            docker,
+            data: engine.settings.data.clone(),
+            listen: listen.collect(),
+            fronts: BTreeMap::new(),
+            secrets: secrets.into_iter().collect(),
+            repository: full_name.to_owned(),
+            logins: Logins::new(engine.settings.registries.clone()),
+            runner: Arc::new(Commands { engine: engine.clone() }),
+        })));
+    }
     Ok(Box::new(LocalTarget::new(LocalConfig {
         agent: engine.agent.clone(),
         releases: engine.releases_root(),
@@ -99,7 +118,7 @@ impl CommandRunner for Commands {
                 hold: None,
                 container: None,
             };
-            let end = match self.engine.executor.run(&spec, stop.clone()).await {
+            let end = match self.engine.host.run(&spec, stop.clone()).await {
                 Ok(result) => result.end,
                 Err(e) => return failed(e.to_string()),
             };

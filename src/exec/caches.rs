@@ -10,7 +10,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::files::{Lock, copy_tree, inside, remove_tree};
+use jiff::Timestamp;
+
+use super::files::{Lock, copy_tree, inside, remove_tree, tree_size};
 use crate::domain::ids::{AppName, Digest, JobId, RepoId};
 
 /// Why a cache can't be used.
@@ -43,6 +45,16 @@ fn io_error(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
 #[derive(Debug, Clone)]
 pub struct Caches {
     root: PathBuf,
+}
+
+/// A cache as it lies on disk.
+#[derive(Debug, Clone)]
+pub struct CacheFolder {
+    folder: PathBuf,
+    /// What it holds, in bytes on disk.
+    pub bytes: u64,
+    /// When a job last used it.
+    pub used: Timestamp,
 }
 
 /// Caches in use. While it lives, nobody takes a copy of them or sweeps them away.
@@ -126,13 +138,35 @@ impl Caches {
         self.root.join(job.repo.to_string()).join(job.app.as_str()).join(trust)
     }
 
-    /// Removes caches that no job used for `idle`. Blocks.
-    pub fn sweep(&self, idle: Duration) -> usize {
+    /// The folders of all caches, used or not.
+    fn all(&self) -> Vec<PathBuf> {
         let level = |dirs: Vec<PathBuf>| -> Vec<PathBuf> {
             dirs.iter().flat_map(|d| fs::read_dir(d).into_iter().flatten().flatten().map(|e| e.path())).collect()
         };
+        level(level(level(level(vec![self.root.clone()]))))
+    }
+
+    /// All caches with their sizes. Blocks, for as long as it takes to look at every file.
+    #[must_use]
+    pub fn folders(&self) -> Vec<CacheFolder> {
+        let with_size = |folder: PathBuf| {
+            let modified = fs::metadata(folder.join("lock")).and_then(|m| m.modified()).ok()?;
+            let used = Timestamp::try_from(modified).ok()?;
+            Some(CacheFolder { bytes: tree_size(&folder), folder, used })
+        };
+        self.all().into_iter().filter_map(with_size).filter(|c| c.bytes > 0).collect()
+    }
+
+    /// Empties a cache, unless a job uses it. Answers whether it did. Blocks.
+    #[must_use]
+    pub fn forget(&self, cache: &CacheFolder) -> bool {
+        remove_unused(&cache.folder)
+    }
+
+    /// Removes caches that no job used for `idle`. Blocks.
+    pub fn sweep(&self, idle: Duration) -> usize {
         let limit = SystemTime::from(crate::clock::now()).checked_sub(idle);
-        let folders = level(level(level(level(vec![self.root.clone()]))));
+        let folders = self.all();
         let old = |folder: &PathBuf| {
             let used = fs::metadata(folder.join("lock")).and_then(|m| m.modified()).ok();
             used.zip(limit).is_some_and(|(used, limit)| used <= limit)

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Component, Path, PathBuf},
 };
 
@@ -111,6 +111,21 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     let meta = fs::metadata(from)?;
     fs::File::open(to)?.set_modified(meta.modified()?)?;
     fs::set_permissions(to, meta.permissions())
+}
+
+/// What lies below a folder, in bytes on disk. Links are not followed; what vanishes meanwhile is not counted.
+pub(crate) fn tree_size(path: &Path) -> u64 {
+    let (mut bytes, mut left) = (0_u64, vec![path.to_owned()]);
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let Ok(meta) = entry.metadata() else { continue };
+            bytes = bytes.saturating_add(meta.blocks().saturating_mul(512));
+            if meta.is_dir() {
+                left.push(entry.path());
+            }
+        }
+    }
+    bytes
 }
 
 /// The path if it stays below the folder that it is read from: relative, and with no `..`.

@@ -6,9 +6,11 @@
 //! * [`shim`]: the small process that stands between the server and a step, and outlives neither.
 //! * [`log`]: how a step's output lies on disk, its writer and its reader.
 //! * [`caches`]: folders kept between runs, apart by app and trust.
+//! * [`budget`]: what is kept for speed, within a limit.
 //! * [`reports`]: JUnit XML and libtest's text as one `TestReport`.
 //! * [`host`]: what processes started here see of the server's own environment.
 
+pub mod budget;
 pub mod caches;
 pub mod docker;
 pub(crate) mod files;

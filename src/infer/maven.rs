@@ -324,3 +324,76 @@ fn databases(poms: &[&Pom], found: &mut Found) {
         }
     }
 }
+
+/// What an image of a Maven project has to know.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Facts {
+    /// Spring Boot's version, where the project or a parent in the repository names it.
+    pub boot: Option<(u32, u32)>,
+    /// Whether it is a Spring Boot application.
+    pub spring: bool,
+    /// Java's release.
+    pub java: Option<u32>,
+    /// Whether the actuator tells its health.
+    pub actuator: bool,
+}
+
+/// Reads the project in a folder and those above it, which are its parents as a rule.
+pub(super) fn facts(project: &Project<'_>, folder: &str) -> Facts {
+    let java = java_release(project, folder);
+    let java = java.and_then(|(release, _)| release.trim_start_matches("1.").parse().ok());
+    let mut facts = Facts { java, ..Facts::default() };
+    let mut at = Some(folder);
+    while let Some(here) = at {
+        let xml = join(here, "pom.xml").and_then(|p| project.text(&p)).and_then(|t| read_xml(&t).ok());
+        if let Some(xml) = xml {
+            let property = |name: &str| xml.text_at(&["properties", name]);
+            let parent = xml.text_at(&["parent", "artifactId"]).filter(|a| a.starts_with("spring-boot"));
+            let boot =
+                parent.and_then(|_| xml.text_at(&["parent", "version"])).or_else(|| property("spring-boot.version"));
+            facts.boot = facts.boot.or_else(|| {
+                let mut parts = boot?.split('.');
+                Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+            });
+            if here == folder {
+                let of = |start: &str| xml.texts(&["dependencies"], "artifactId").any(|a| a.starts_with(start));
+                let plugin = xml.texts(&["build", "plugins"], "artifactId").any(|a| a == "spring-boot-maven-plugin");
+                facts.spring = plugin || of("spring-boot-starter");
+                facts.actuator = of("spring-boot-starter-actuator");
+            }
+        }
+        at = (!here.is_empty()).then(|| split(here).0);
+    }
+    facts
+}
+
+/// The Java release that a POM in this folder, or above it, compiles for, and its file: by the compiler plugin's own
+/// settings or by the properties that it and Spring Boot read ("Apache Maven Compiler Plugin").
+pub(super) fn java_release(project: &Project<'_>, folder: &str) -> Option<(String, String)> {
+    const PROPERTIES: [&str; 4] =
+        ["maven.compiler.release", "java.version", "maven.compiler.target", "maven.compiler.source"];
+    let mut at = folder;
+    loop {
+        if let Some(path) = join(at, "pom.xml").filter(|p| project.has(p))
+            && let Some(xml) = project.text(&path).and_then(|text| read_xml(&text).ok())
+        {
+            let pom = Pom::read(&path, &xml);
+            let plugins = xml.at(&["build", "plugins"]).map_or(&[][..], |p| &p.children);
+            let compiler = plugins.iter().find(|p| p.text_at(&["artifactId"]) == Some("maven-compiler-plugin"));
+            let set = ["release", "target", "source"].iter().find_map(|k| compiler?.text_at(&["configuration", k]));
+            let of_properties = PROPERTIES.iter().find_map(|name| pom.properties.get(*name)).map(String::as_str);
+            for value in [set, of_properties].into_iter().flatten() {
+                // A property may stand for another.
+                let named = value.strip_prefix("${").and_then(|v| v.strip_suffix('}'));
+                let value = named.map_or(Some(value), |name| pom.properties.get(name).map(String::as_str));
+                if let Some(value) = value.filter(|v| v.starts_with(|c: char| c.is_ascii_digit())) {
+                    return Some((value.to_owned(), path));
+                }
+            }
+        }
+        if at.is_empty() {
+            return None;
+        }
+        at = split(at).0;
+    }
+}

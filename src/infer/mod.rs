@@ -1,9 +1,13 @@
 //! Apps and steps inferred from the files that are there.
 //!
 //! One file per ecosystem ([`cargo`], [`maven`], [`npm`]); each finds its projects and says from which file it knows
-//! what. All of it is pure over a listing of files: a git tree and a folder look the same.
+//! what. `container` adds the images that steps run in, [`docker`] finds what images are built from. All of it is pure
+//! over a listing of files: a git tree and a folder look the same.
 
 mod cargo;
+mod container;
+pub mod docker;
+pub mod dockerfile;
 mod maven;
 mod npm;
 mod project;
@@ -109,6 +113,7 @@ pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
         ),
         file: String::new(),
     });
+    container::complete(&mut inferred, files);
     inferred
 }
 
@@ -117,6 +122,12 @@ pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
 /// without steps runs at the workspace's root.
 #[must_use]
 pub fn complete(config: RepoConfig, files: &dyn Files) -> Inferred {
+    let mut done = without_containers(config, files);
+    container::complete(&mut done, files);
+    done
+}
+
+fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
     let needs = config.apps.is_empty() || config.apps.values().any(|a| a.steps.is_empty() && a.image_of.is_none());
     let mut done = Inferred { config, notes: Vec::new(), warnings: Vec::new() };
     missing_folders(&mut done, files);
@@ -188,12 +199,15 @@ pub fn understand(files: &dyn Files, default_branch: &str) -> Understood {
     let text = files.read(config::FILE_NAME);
     let Some(text) = text.filter(|t| !t.iter().all(u8::is_ascii_whitespace)) else {
         let mut inferred = infer(files, default_branch);
+        docker::tell(&mut inferred, files);
         misplaced(&mut inferred, files);
         return Understood { written: false, result: Ok(inferred), config_warnings: Vec::new() };
     };
     match config::parse_bytes(&text) {
         Ok(parsed) => {
-            Understood { written: true, result: Ok(complete(parsed.config, files)), config_warnings: parsed.warnings }
+            let mut inferred = complete(parsed.config, files);
+            docker::tell(&mut inferred, files);
+            Understood { written: true, result: Ok(inferred), config_warnings: parsed.warnings }
         }
         Err(mistakes) => Understood { written: true, result: Err(mistakes), config_warnings: Vec::new() },
     }

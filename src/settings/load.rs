@@ -29,6 +29,8 @@ const MAX_FILE: u64 = 1024 * 1024;
 /// Kinds of targets and executors that are planned and not in this build.
 const NOT_YET: [&str; 1] = ["kubernetes"];
 /// Without a word of the operator.
+/// 20 GiB: of a step, and of all caches.
+const DISK: u64 = 20 << 30;
 const KEEP_LOGS: Duration = Duration::from_secs(30 * 86_400);
 const REFERENCE: &str = "`switchover schema settings`, docs/configure.md";
 
@@ -324,6 +326,7 @@ impl Loader<'_> {
                 Some("docker") => ExecutorKind::Docker,
                 _ => ExecutorKind::Local,
             },
+            start_agent: value.text("start_agent") != Some("no"),
             docker: DockerSettings {
                 host: text(&variables::DOCKER_HOST).unwrap_or("unix:///var/run/docker.sock").to_owned(),
                 certs: value.written("docker_certs").map(|p| self.path(p)),
@@ -339,6 +342,9 @@ impl Loader<'_> {
                     .and_then(|n| usize::try_from(n).ok())
                     .unwrap_or(cores),
                 step_memory: limits.and_then(|l| l.int("step_memory")),
+                step_disk: limits.and_then(|l| l.int("step_disk")).unwrap_or(DISK),
+                step_internet: limits.is_none_or(|l| l.bool("step_internet")),
+                cache_disk: limits.and_then(|l| l.int("cache_disk")).unwrap_or(DISK),
                 keep_logs: limits.map(|l| l.duration("keep_logs")).unwrap_or(KEEP_LOGS),
             },
             data,

@@ -44,6 +44,8 @@ pub struct Settings {
     pub slack_url: Option<SecretString>,
     /// What runs steps.
     pub executor: ExecutorKind,
+    /// Whether the server starts an agent where none answers.
+    pub start_agent: bool,
     /// The Docker engine, where something of `docker` is used.
     pub docker: DockerSettings,
     /// Repositories whose steps may run on this host: `owner/name` or `owner/*`.
@@ -141,6 +143,12 @@ pub struct Limits {
     pub concurrent_steps: usize,
     /// Memory that one step may use (executor docker), in bytes. None: no limit.
     pub step_memory: Option<u64>,
+    /// Bytes that one step's workspace and home may hold (executor docker).
+    pub step_disk: u64,
+    /// Whether steps reach more than their companions (executor docker).
+    pub step_internet: bool,
+    /// Bytes that caches and pulled images may hold together.
+    pub cache_disk: u64,
     /// How long logs, payloads and what nobody uses any more are kept.
     pub keep_logs: Duration,
 }

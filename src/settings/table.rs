@@ -187,6 +187,7 @@ pub static FILE: Object = Object {
         of(v::EXECUTOR),
         of(v::DOCKER_HOST),
         of(v::DOCKER_CERTS),
+        of(v::START_AGENT),
         field(
             "trusted_local",
             Kind::List(&REPOSITORIES_KIND, 1_000),
@@ -296,6 +297,27 @@ pub static LIMITS: Object = Object {
             doc: "Steps that run at the same time. Default: the number of cores.",
         },
         field("step_memory", Kind::Size, "Memory that one step may use (executor docker). Default: no limit."),
+        Field {
+            key: "step_disk",
+            kind: Kind::Size,
+            required: false,
+            default: Some("20Gi"),
+            doc: "What may lie in the workspace and home of one step (executor docker).",
+        },
+        Field {
+            key: "step_internet",
+            kind: Kind::Bool,
+            required: false,
+            default: Some("true"),
+            doc: "Whether steps reach more than their companions (executor docker).",
+        },
+        Field {
+            key: "cache_disk",
+            kind: Kind::Size,
+            required: false,
+            default: Some("20Gi"),
+            doc: "What caches and pulled images may hold together; the longest unused goes first.",
+        },
         Field {
             key: "keep_logs",
             kind: Kind::Duration(3_600_000, 3_650 * 86_400_000),

@@ -143,8 +143,17 @@ pub const DOCKER_CERTS: Variable = Variable {
     doc: "Folder with ca.pem, cert.pem and key.pem for an engine at tcp://, as Docker's DOCKER_CERT_PATH.",
 };
 
+/// Who starts the agent.
+pub const START_AGENT: Variable = plain(
+    "SWITCHOVER_START_AGENT",
+    "start_agent",
+    Kind::Word(&["yes", "no"]),
+    "yes",
+    "Whether the server starts `switchover agent` where none answers. `no` where a container of its own runs it.",
+);
+
 /// All of them, in the order of the reference.
-pub static VARIABLES: [Variable; 13] = [
+pub static VARIABLES: [Variable; 14] = [
     LISTEN,
     PUBLIC_URL,
     DATA,
@@ -158,6 +167,7 @@ pub static VARIABLES: [Variable; 13] = [
     EXECUTOR,
     DOCKER_HOST,
     DOCKER_CERTS,
+    START_AGENT,
 ];
 
 /// Variables of the same family that are read elsewhere, and what they are for.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use sqlx::SqlitePool;
+use sqlx::{Sqlite, SqlitePool, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Result, Store, StoreError, ms, rows::Of};
-use crate::domain::ids::{DeliveryId, RepoId};
+use crate::domain::ids::{DeliveryId, RepoId, Sha};
 
 /// How many waiting deliveries share one commit at most.
 const BATCH: usize = 256;
@@ -98,7 +98,21 @@ pub struct Delivery {
     pub note: Option<String>,
 }
 
-type Waiting = (NewDelivery, oneshot::Sender<Result<Received>>);
+/// What waits for the next commit.
+#[derive(Debug)]
+enum Waiting {
+    New(NewDelivery, oneshot::Sender<Result<Received>>),
+    /// A delivery that led to nothing but a note.
+    Noted(Noted, oneshot::Sender<Result<()>>),
+}
+
+#[derive(Debug)]
+struct Noted {
+    guid: DeliveryId,
+    repo: RepoId,
+    note: String,
+    at: Timestamp,
+}
 
 /// The group commit: one task, one transaction for all that wait.
 #[derive(Debug, Clone)]
@@ -110,19 +124,26 @@ impl Intake {
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
             while rx.recv_many(&mut batch, BATCH).await > 0 {
-                let (deliveries, answers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-                match insert(&pool, &deliveries).await {
+                match commit(&pool, &batch).await {
                     Ok(results) => {
                         crate::failpoint::hit("intake.after_commit");
-                        for (answer, result) in answers.into_iter().zip(results) {
-                            let _ = answer.send(Ok(result));
+                        for (waiting, result) in batch.drain(..).zip(results) {
+                            // Whoever hung up meanwhile asks again.
+                            match waiting {
+                                Waiting::New(_, answer) => _ = answer.send(Ok(result)),
+                                Waiting::Noted(_, answer) => _ = answer.send(Ok(())),
+                            }
                         }
                     }
                     Err(e) => {
-                        tracing::error!(error = %e, count = deliveries.len(), "deliveries could not be stored");
+                        tracing::error!(error = %e, count = batch.len(), "deliveries could not be stored");
                         let text = e.to_string();
-                        for answer in answers {
-                            let _ = answer.send(Err(StoreError::Disk(text.clone())));
+                        for waiting in batch.drain(..) {
+                            let error = StoreError::Disk(text.clone());
+                            match waiting {
+                                Waiting::New(_, answer) => _ = answer.send(Err(error)),
+                                Waiting::Noted(_, answer) => _ = answer.send(Err(error)),
+                            }
                         }
                     }
                 }
@@ -132,10 +153,18 @@ impl Intake {
     }
 }
 
-async fn insert(pool: &SqlitePool, batch: &[NewDelivery]) -> Result<Vec<Received>> {
+async fn commit(pool: &SqlitePool, batch: &[Waiting]) -> Result<Vec<Received>> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     let mut results = Vec::with_capacity(batch.len());
-    for d in batch {
+    for waiting in batch {
+        let d = match waiting {
+            Waiting::New(d, _) => d,
+            Waiting::Noted(n, _) => {
+                note_in(&mut tx, &n.guid, n.repo, None, &n.note, n.at).await?;
+                results.push(Received::Known);
+                continue;
+            }
+        };
         let done = sqlx::query(
             "INSERT INTO deliveries (guid, event, action, repo_id, installation_id, received_at, body, state, next_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', $6) ON CONFLICT (guid) DO NOTHING",
@@ -157,6 +186,34 @@ async fn insert(pool: &SqlitePool, batch: &[NewDelivery]) -> Result<Vec<Received
     Ok(results)
 }
 
+/// Ends a delivery as done and notes why.
+pub(super) async fn note_in(
+    tx: &mut Transaction<'_, Sqlite>,
+    guid: &DeliveryId,
+    repo: RepoId,
+    sha: Option<&Sha>,
+    note: &str,
+    at: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE deliveries SET state = 'done', note = $2, processed_at = $3, attempts = attempts + 1 WHERE guid = $1",
+    )
+    .bind(guid.as_str())
+    .bind(note)
+    .bind(ms(at))
+    .execute(&mut **tx)
+    .await?;
+    sqlx::query("INSERT INTO reasons (at, repo_id, sha, delivery, text) VALUES ($1, $2, $3, $4, $5)")
+        .bind(ms(at))
+        .bind(repo.0)
+        .bind(sha.map(Sha::as_str))
+        .bind(guid.as_str())
+        .bind(note)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}
+
 impl Store {
     /// Stores a delivery; returns when it is on disk. Many callers share one commit.
     ///
@@ -165,7 +222,20 @@ impl Store {
     pub async fn receive(&self, delivery: NewDelivery) -> Result<Received> {
         let (tx, rx) = oneshot::channel();
         let gone = || StoreError::Disk("the store is closed".into());
-        self.intake.0.send((delivery, tx)).await.map_err(|_| gone())?;
+        self.intake.0.send(Waiting::New(delivery, tx)).await.map_err(|_| gone())?;
+        rx.await.map_err(|_| gone())?
+    }
+
+    /// Ends a delivery that led to nothing but this note. Shares its commit with what comes in: a storm of events that
+    /// nobody acts on must not take the disk from those that wait for their answer.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn note_delivery(&self, guid: &DeliveryId, repo: RepoId, note: &str, at: Timestamp) -> Result<()> {
+        let (tx, rx) = oneshot::channel();
+        let gone = || StoreError::Disk("the store is closed".into());
+        let noted = Noted { guid: guid.clone(), repo, note: note.to_owned(), at };
+        self.intake.0.send(Waiting::Noted(noted, tx)).await.map_err(|_| gone())?;
         rx.await.map_err(|_| gone())?
     }
 

@@ -21,7 +21,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 
 use jiff::Timestamp;
 use sqlx::{
-    Connection as _, Sqlite, SqlitePool, Transaction,
+    ConnectOptions as _, Connection as _, Sqlite, SqlitePool, Transaction,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -78,6 +78,20 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// Each is applied once, in this order, in a transaction of its own.
 const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
 
+/// Copies a database that may be in use into a new file, as one moment saw it ("VACUUM", sqlite.org).
+///
+/// # Errors
+/// When it can't be read, or the copy can't be written or is there already.
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut connection = SqliteConnectOptions::new().filename(from).read_only(true).connect().await?;
+    sqlx::query("VACUUM INTO $1").bind(to.to_string_lossy().into_owned()).execute(&mut connection).await?;
+    connection.close().await?;
+    std::fs::File::open(to).and_then(|f| f.sync_all()).map_err(|e| StoreError::Disk(e.to_string()))
+}
+
+/// Set by a restore until the world was looked at.
+const RESTORED: &str = "restored";
+
 /// The database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -130,6 +144,31 @@ impl Store {
             .execute(&mut *tx)
             .await;
         write.is_ok() && tx.commit().await.is_ok()
+    }
+
+    /// Notes that this database is a backup's: the world went on without it.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn mark_restored(&self) -> Result<()> {
+        self.set_meta(RESTORED, "1").await
+    }
+
+    /// Whether it is a backup's and the world was not looked at yet.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn is_restored(&self) -> Result<bool> {
+        Ok(self.meta(RESTORED).await?.is_some())
+    }
+
+    /// The world was looked at: from now on it is like any other.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn end_restored(&self) -> Result<()> {
+        sqlx::query("DELETE FROM meta WHERE name = $1").bind(RESTORED).execute(&self.write).await?;
+        Ok(())
     }
 
     /// A small named value.

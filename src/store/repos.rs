@@ -49,6 +49,17 @@ impl Store {
     /// When the database can't be written.
     pub async fn put_repo(&self, info: &RepoInfo, now: Timestamp) -> Result<bool> {
         let before = self.repo(info.repo.id).await?;
+        // Nearly every event tells what is known: that costs no commit.
+        let known = before.as_ref().is_some_and(|b| {
+            let mut told = info.clone();
+            if told.repo.installation.0 == 0 {
+                told.repo.installation = b.info.repo.installation;
+            }
+            b.state == RepoState::Active && b.info == told
+        });
+        if known {
+            return Ok(false);
+        }
         sqlx::query(
             "INSERT INTO repos (id, owner, name, installation_id, default_branch, archived, private, state, updated_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, 'active', $8) ON CONFLICT (id) DO UPDATE SET owner = $2, name = $3, \

@@ -192,20 +192,7 @@ impl Store {
             super::repos::put_pull_in(&mut tx, repo, pull, now).await?;
         }
         if let Some((guid, note)) = plan.delivery {
-            sqlx::query("UPDATE deliveries SET state = 'done', note = $2, processed_at = $3, attempts = attempts + 1 WHERE guid = $1")
-                .bind(guid.as_str())
-                .bind(note)
-                .bind(ms(now))
-                .execute(&mut *tx)
-                .await?;
-            sqlx::query("INSERT INTO reasons (at, repo_id, sha, delivery, text) VALUES ($1, $2, $3, $4, $5)")
-                .bind(ms(now))
-                .bind(repo.0)
-                .bind(plan.sha.map(Sha::as_str))
-                .bind(guid.as_str())
-                .bind(note)
-                .execute(&mut *tx)
-                .await?;
+            super::deliveries::note_in(&mut tx, guid, repo, plan.sha, note, now).await?;
         }
         crate::failpoint::hit("planner.before_commit");
         tx.commit().await?;

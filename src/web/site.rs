@@ -21,7 +21,7 @@ use crate::{
     clock,
     domain::{
         ids::{RolloutId, RunId, StepId},
-        rollout::{Desired, Progress},
+        rollout::{Desired, DesiredApp, Progress},
         run::{Context, Outcome, StepEnd},
         show::{PhaseMark, PhaseState, SlotColour, SlotMark},
     },
@@ -242,9 +242,12 @@ impl Site {
                 )
             })
             .collect();
+        // What was live as it is, was not switched: no line of its own.
+        let unchanged = |app: &DesiredApp| progress.app(&app.name).base.filter(|b| b.unchanged);
         let lines = desired
             .apps
             .iter()
+            .filter(|app| unchanged(app).is_none())
             .map(|app| {
                 let old = progress.app(&app.name).base.and_then(|b| b.active);
                 let line = ReleaseLine {
@@ -258,7 +261,15 @@ impl Site {
         let ms = |us: Option<u64>| us.map(|us| us.div_ceil(1000));
         let mut notes: Vec<Note> = vec![Note { text: view.message.clone(), link: None }];
         notes.extend(view.hold.iter().map(|h| Note { text: format!("Held by {}: {}", h.by, h.reason), link: None }));
+        notes.extend(desired.apps.iter().filter_map(|app| {
+            let slot = unchanged(app)?.active?;
+            Some(Note { text: format!("{} is unchanged: {slot} goes on serving.", app.name), link: None })
+        }));
         notes.retain(|n| !n.text.is_empty());
+        let begun = view.phases.iter().map(|p| Moment { at: p.started, text: p.name.clone() });
+        let told = progress.messages.iter().map(|m| Moment { at: m.at, text: m.words.clone() });
+        let mut timeline: Vec<Moment> = begun.chain(told).collect();
+        timeline.sort_by_key(|m| m.at);
         let mut commands = Vec::new();
         match view.state {
             RolloutState::WaitingForApproval => commands.push(format!("switchover promote {}", view.environment)),
@@ -307,7 +318,7 @@ impl Site {
                     pull: None,
                 })
                 .collect(),
-            timeline: progress.messages.iter().map(|m| Moment { at: m.at, text: m.words.clone() }).collect(),
+            timeline,
             now: clock::now(),
         })
     }

@@ -113,7 +113,7 @@ const LONG: &[(&str, usize)] = &[
     ("src/engine/commands.rs", 560),
     ("src/engine/planner.rs", 513),
     ("src/store/rollouts.rs", 573),
-    ("src/store/runs.rs", 842),
+    ("src/store/runs.rs", 829),
 ];
 const LIMIT: usize = 500;
 
@@ -164,7 +164,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("github", &["domain", "clock", "failpoint"]),
     ("docker", &["settings"]),
     ("exec", &["domain", "clock", "docker", "failpoint"]),
-    ("image", &["clock", "docker", "domain", "failpoint"]),
+    ("image", &["clock", "docker", "domain", "failpoint", "infer"]),
     ("agent", &["domain", "clock", "failpoint"]),
     // The target `local` is a client of the agent; it knows its protocol and nothing else of it.
     ("rollout", &["domain", "clock", "docker", "failpoint", "agent"]),
@@ -174,10 +174,12 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "agent",
             "clock",
+            "docker",
             "domain",
             "exec",
             "failpoint",
             "github",
+            "image",
             "infer",
             "plan",
             "report",

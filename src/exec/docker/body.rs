@@ -29,6 +29,7 @@ use crate::{
 const FIRST: &str = r#"
 trap 'ending=1; kill -TERM -1 2>/dev/null' TERM
 cd -- "$2" || exit 126
+unset OLDPWD
 sh -e -c "$1" 2>&1 &
 step=$!
 code=0

@@ -19,18 +19,20 @@ use bollard::{
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failed, Journal, human, owner};
+use super::{Failed, Journal, human};
 use crate::{
     docker::{Docker, DockerError, said},
     domain::run::StepEnd,
+    exec::files::tree_size,
 };
 
 /// Between two looks at what a step uses, once it runs for a while; shorter at its begin.
 const LOOK: Duration = Duration::from_secs(1);
 /// What a container printed is there soon after its end.
 const LAST_WORDS: Duration = Duration::from_secs(10);
-/// Between two counts of what lies in a step's folders.
-const COUNT: Duration = Duration::from_secs(10);
+/// At least this long between two counts of what lies in a step's folders, and so many times what a count took.
+const COUNT: Duration = Duration::from_secs(2);
+const COUNT_SHARE: u32 = 50;
 
 /// Why we ended it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,10 +202,7 @@ impl Follow<'_> {
 
     /// Looks at what it uses, for as long as it runs. Ends when that is more disk than it may use.
     async fn watch(&self, usage: &Mutex<Usage>) -> u64 {
-        let [workspace, _] = &self.folders;
-        let free = || nix::sys::statvfs::statvfs(workspace).map(|s| s.blocks_available() * s.fragment_size());
-        let before = free().unwrap_or(0);
-        let mut counted: Option<Instant> = None;
+        let mut count_at = Instant::now() + COUNT;
         let mut pause = Duration::from_millis(30);
         loop {
             tokio::time::sleep(pause).await;
@@ -214,17 +213,17 @@ impl Follow<'_> {
                 usage.lock().unwrap_or_else(PoisonError::into_inner).take(&stats);
             }
             let Some(limit) = self.disk else { continue };
-            // Counting takes a while: only when the disk says that it may be worth it.
-            let gone = before.saturating_sub(free().unwrap_or(before));
-            if gone > limit && counted.is_none_or(|at| at.elapsed() > COUNT) {
-                let folders = self.folders.clone();
-                let count = move || folders.iter().map(|f| owner::size(f)).sum::<u64>();
-                let used = tokio::task::spawn_blocking(count).await.unwrap_or(0);
-                if used > limit {
-                    return used;
-                }
-                counted = Some(Instant::now());
+            if Instant::now() < count_at {
+                continue;
             }
+            let begin = Instant::now();
+            let folders = self.folders.clone();
+            let count = move || folders.iter().map(|f| tree_size(f)).sum::<u64>();
+            let used = tokio::task::spawn_blocking(count).await.unwrap_or(0);
+            if used > limit {
+                return used;
+            }
+            count_at = Instant::now() + COUNT.max(begin.elapsed() * COUNT_SHARE);
         }
     }
 }

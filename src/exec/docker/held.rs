@@ -12,12 +12,14 @@ use std::{
 };
 
 use bollard::{
-    models::NetworkCreateRequest,
+    errors::Error as ApiError,
+    models::{ContainerCreateBody, NetworkCreateRequest},
     query_parameters::{
-        CreateContainerOptions, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
-        ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+        CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+        RemoveContainerOptionsBuilder,
     },
 };
+use tokio::task::JoinHandle;
 
 use crate::{
     docker::{Docker, DockerError, KIND, OWNER, status},
@@ -49,6 +51,8 @@ pub(super) struct Held {
     docker: Docker,
     live: Live,
     lock: Option<Lock>,
+    /// What the engine is making. It goes on when nobody waits any more, so removing waits for it.
+    making: Mutex<Vec<JoinHandle<()>>>,
     ended: bool,
 }
 
@@ -58,7 +62,7 @@ impl Held {
         let lock = lock.map(Lock::shared).transpose()?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         live.with(|live| live.insert(id.clone()));
-        Ok(Self { id, docker: docker.clone(), live: live.clone(), lock, ended: false })
+        Ok(Self { id, docker: docker.clone(), live: live.clone(), lock, making: Mutex::default(), ended: false })
     }
 
     /// The labels of something that belongs to it.
@@ -68,14 +72,17 @@ impl Held {
         labels
     }
 
-    /// The name of a container of it.
-    pub(super) fn options(&self, kind: &str) -> Option<CreateContainerOptions> {
+    /// Makes a container of it, and answers its id. `kind` is a part of its name.
+    pub(super) async fn container(&self, kind: &str, body: ContainerCreateBody) -> Result<String, DockerError> {
+        let (docker, doing) = (self.docker.clone(), format!("making the container of the {kind}"));
         let name = format!("switchover-{kind}-{}", &self.id[..16]);
-        Some(CreateContainerOptionsBuilder::default().name(&name).build())
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let made = async move { docker.api().create_container(Some(options), body).await };
+        Ok(self.make(made).await.map_err(DockerError::api(doing))?.id)
     }
 
-    /// Makes its network.
-    pub(super) async fn network(&self, docker: &Docker, internet: bool) -> Result<String, super::Failed> {
+    /// Makes its network, and answers its name.
+    pub(super) async fn network(&self, internet: bool) -> Result<String, DockerError> {
         let name = format!("switchover-{}", &self.id[..16]);
         let request = NetworkCreateRequest {
             name: name.clone(),
@@ -84,13 +91,30 @@ impl Held {
             labels: Some(self.labels("network", &[])),
             ..NetworkCreateRequest::default()
         };
-        docker.api().create_network(request).await.map_err(DockerError::api("making the step's network".into()))?;
+        let docker = self.docker.clone();
+        let made = async move { docker.api().create_network(request).await };
+        self.make(made).await.map_err(DockerError::api("making the step's network".into()))?;
         Ok(name)
+    }
+
+    /// Has the engine make something, to the end: whoever stops waiting must not leave it behind half made.
+    async fn make<T: Send + 'static>(
+        &self,
+        making: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (send, made) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn(async move {
+            // Nobody waits: then it is only removed.
+            let _ = send.send(making.await);
+        });
+        self.making.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        made.await.unwrap_or_else(|_| Err(std::io::Error::other("the server is ending").into()))
     }
 
     /// Removes all that belongs to it. Where the engine does not answer, it goes on in the background.
     pub(super) async fn end(mut self) -> Result<(), DockerError> {
         let filter = format!("{STEP}={}", self.id);
+        made(&self.making).await;
         let removed = remove(&self.docker, &[filter], |_| true).await;
         if removed.is_ok() {
             self.ended = true;
@@ -107,7 +131,9 @@ impl Drop for Held {
         }
         let (docker, live, id) = (self.docker.clone(), self.live.clone(), std::mem::take(&mut self.id));
         let lock = self.lock.take();
+        let making = std::mem::take(&mut self.making);
         let later = async move {
+            made(&making).await;
             let filter = [format!("{STEP}={id}")];
             for _ in 0..TRIES {
                 if remove(&docker, &filter, |_| true).await.is_ok() {
@@ -123,6 +149,12 @@ impl Drop for Held {
             runtime.spawn(later);
         }
     }
+}
+
+/// Waits for what is being made.
+async fn made(making: &Mutex<Vec<JoinHandle<()>>>) {
+    let all = std::mem::take(&mut *making.lock().unwrap_or_else(PoisonError::into_inner));
+    futures_util::future::join_all(all).await;
 }
 
 /// Removes what belongs to steps that do not run here.

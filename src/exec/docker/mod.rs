@@ -13,7 +13,7 @@
 //! * [`follow`]: from start to end: output, limits, TERM and KILL.
 //! * [`services`]: the companions.
 //! * [`held`]: what runs now, and the way back from everything.
-//! * [`owner`]: whose the files are, and how many.
+//! * [`owner`]: whose the files are.
 
 mod body;
 mod follow;
@@ -22,9 +22,7 @@ mod owner;
 mod services;
 
 use std::{
-    collections::HashMap,
     fs::File,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -87,8 +85,6 @@ struct Inner {
     logins: Logins,
     live: Live,
     engine: OnceCell<Engine>,
-    /// Workspaces that were given to the step's user, with the job they were given for.
-    given: Mutex<HashMap<PathBuf, String>>,
 }
 
 /// What does not change while the engine runs.
@@ -104,8 +100,7 @@ impl DockerExecutor {
     /// them.
     #[must_use]
     pub fn new(docker: Docker, limits: StepLimits, logins: Logins) -> Self {
-        let (live, engine, given) = (Live::default(), OnceCell::new(), Mutex::default());
-        Self(Arc::new(Inner { docker, limits, logins, live, engine, given }))
+        Self(Arc::new(Inner { docker, limits, logins, live: Live::default(), engine: OnceCell::new() }))
     }
 
     /// Removes what steps left in the engine that no longer run here: containers with their volumes, networks. At the
@@ -297,7 +292,7 @@ impl Inner {
             found.map_err(Failed::from)
         };
         let companions = services::images(&self.docker, step, &self.logins, journal);
-        let network = held.network(&self.docker, self.limits.internet);
+        let network = async { Ok(held.network(self.limits.internet).await?) };
         let own = async { self.give(spec, step, person).await.map_err(Failed::Machine) };
         let (image, companions, network, ()) = tokio::try_join!(image, companions, network, own)?;
         let place = body::Place {
@@ -326,10 +321,7 @@ impl Inner {
         place: &body::Place<'_>,
     ) -> Result<String, Failed> {
         let body = body::step(spec, step, id, image, person, place).map_err(Failed::Machine)?;
-        let container = match self.docker.api().create_container(place.held.options("step"), body).await {
-            Ok(made) => made.id,
-            Err(e) => return Err(DockerError::api("making the step's container".to_owned())(e).into()),
-        };
+        let container = place.held.container("step", body).await?;
         if person.id != 0 {
             self.introduce(&container, person, spec).await?;
         }
@@ -378,33 +370,24 @@ impl Inner {
     /// Makes the step's folders the step's user's, where the server is root.
     async fn give(&self, spec: &StepSpec, step: &ContainerStep, person: Person) -> Result<(), ExecError> {
         let failed = |e: std::io::Error| ExecError::Spec(format!("preparing the step's folders: {e}"));
-        std::fs::create_dir_all(spec.home.join("tmp")).map_err(failed)?;
+        let tmp = spec.home.join("tmp");
+        std::fs::create_dir_all(&tmp).map_err(failed)?;
         if !person.is_given {
             return Ok(());
         }
-        let given = |inner: &Self| inner.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let fresh = given(self).get(&step.workspace) != Some(&step.job);
         let (workspace, home, caches) = (step.workspace.clone(), spec.home.clone(), step.caches.clone());
         tokio::task::spawn_blocking(move || {
-            if fresh {
+            // A fresh home is that of a job's first step: the workspace was just checked out, by us. What later steps
+            // find there was written by earlier ones.
+            if !owner::is_of(&home, person.id) {
                 owner::give(&workspace, person.id)?;
             }
-            // What a step wrote there is its own already.
-            [home]
-                .iter()
-                .chain(&caches)
-                .filter(|f| !owner::is_of(f, person.id))
-                .try_for_each(|f| owner::give(f, person.id))
+            let others = caches.iter().chain([&tmp, &home]);
+            others.filter(|f| f.is_dir() && !owner::is_of(f, person.id)).try_for_each(|f| owner::give(f, person.id))
         })
         .await
         .map_err(|e| ExecError::Spec(e.to_string()))?
-        .map_err(failed)?;
-        let mut all = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() > 1000 {
-            all.clear();
-        }
-        all.insert(step.workspace.clone(), step.job.clone());
-        Ok(())
+        .map_err(failed)
     }
 }
 

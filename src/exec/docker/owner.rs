@@ -1,4 +1,4 @@
-//! Whose a step's folders are, and how much lies in them.
+//! Whose a step's folders are.
 //!
 //! Steps may be at work in a cache while it is looked at, and would gladly have root give them another folder: every
 //! folder is entered by its descriptor, and links are never followed.
@@ -58,19 +58,4 @@ fn give_inside(folder: &OwnedFd, user: u32) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// What lies below a folder, in bytes on disk. What vanishes meanwhile is not counted.
-pub(super) fn size(path: &Path) -> u64 {
-    let (mut bytes, mut left) = (0_u64, vec![path.to_owned()]);
-    while let Some(folder) = left.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let Ok(meta) = entry.metadata() else { continue };
-            bytes = bytes.saturating_add(meta.blocks().saturating_mul(512));
-            if meta.is_dir() {
-                left.push(entry.path());
-            }
-        }
-    }
-    bytes
 }

@@ -58,9 +58,8 @@ pub(super) async fn start(
 ) -> Result<Vec<Running>, Failed> {
     let all = step.services.iter().zip(images).map(|((name, service), image)| async move {
         let id = image.id.as_deref().unwrap_or(&service.image);
-        let options = place.held.options(&format!("service-{name}"));
-        let made = docker.api().create_container(options, body::service(name, service, id, place)).await;
-        let container = made.map_err(DockerError::api(format!("making the companion {name}")))?.id;
+        let container =
+            place.held.container(&format!("service-{name}"), body::service(name, service, id, place)).await?;
         match docker.api().start_container(&container, None::<StartContainerOptions>).await {
             Ok(()) => Ok(Running { name: name.clone(), image: service.image.clone(), container }),
             Err(e) => match refused(e) {
@@ -146,10 +145,10 @@ impl Waiting {
         match self {
             Self::Port(port) => {
                 let body = body::probe(*port, &running.container, step_image, place);
-                let options = place.held.options(&format!("probe-{}", running.name));
-                let doing = || DockerError::api(format!("looking for a port of the companion {}", running.name));
-                let probe = docker.api().create_container(options, body).await.map_err(doing())?.id;
-                docker.api().start_container(&probe, None::<StartContainerOptions>).await.map_err(doing())?;
+                let doing = format!("looking for a port of the companion {}", running.name);
+                let probe = place.held.container(&format!("probe-{}", running.name), body).await?;
+                let started = docker.api().start_container(&probe, None::<StartContainerOptions>).await;
+                started.map_err(DockerError::api(doing))?;
                 match exit_code(docker, &probe).await? {
                     0 => Ok(()),
                     // With the companion its network goes; whoever waits for its end says so.

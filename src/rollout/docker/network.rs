@@ -103,7 +103,7 @@ impl DockerTarget {
         let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
         let all = self.engine.api().list_networks(Some(options)).await.map_err(Fault::from)?;
         // Two workers at once may have made two: everybody takes the first one.
-        Ok(all.into_iter().min_by_key(|n| (n.created.clone(), n.id.clone())))
+        Ok(all.into_iter().min_by_key(|n| (n.created, n.id.clone())))
     }
 
     /// The network of the environment, if it is there.

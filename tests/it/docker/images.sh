@@ -41,7 +41,7 @@ recipe_busybox() {
     if command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1; then
         cp "$(command -v busybox)" "$root/bin/busybox"
     else
-        (cd "$dir" && apt-get -qq download busybox-static && dpkg -x busybox-static_*.deb unpacked) >&2
+        (cd "$dir" && { apt-get -qq download busybox-static || { apt-get -qq update && apt-get -qq download busybox-static; }; } && dpkg -x busybox-static_*.deb unpacked) >&2
         cp "$dir"/unpacked/bin/busybox "$root/bin/busybox"
     fi
     for tool in $("$root/bin/busybox" --list); do
@@ -54,6 +54,7 @@ recipe_busybox() {
 }
 
 recipe_debian() {
+    needs mmdebstrap
     local hook="$WORK/hook"
     # shellcheck disable=SC2016
     printf '#!/bin/sh\nset -e\nmkdir -p "$1/usr/local/share/ca-certificates"\n' >"$hook"
@@ -99,10 +100,11 @@ recipe_jre() {
 }
 
 recipe_maven() {
+    local home=/root
     built maven <<-DOCKER
 	FROM tmp/jdk
 	RUN $APT maven git && rm -rf /var/lib/apt/lists
-	ENV MAVEN_HOME=/usr/share/maven MAVEN_CONFIG=/root/.m2
+	ENV MAVEN_HOME=/usr/share/maven MAVEN_CONFIG=$home/.m2
 	CMD ["mvn"]
 	DOCKER
 }

@@ -1,7 +1,10 @@
 //! The whole product against the stand-in GitHub: a real server process, real git, real steps, a real agent.
 
+mod backup;
 mod broken;
+mod containers;
 mod killed;
 mod outage;
+mod queue;
 mod rig;
 mod stories;

@@ -15,6 +15,7 @@ use switchover::{
         StandIn, StandInConfig,
         model::{CheckRun, Model, Role},
     },
+    engine::commands::{Command as Order, Verb},
 };
 use tokio::process::{Child, Command};
 
@@ -73,6 +74,10 @@ environments:
     )
 }
 
+pub fn rollback() -> Order {
+    Order { verb: Verb::Rollback, repository: None, environment: None, sha: None, to: None, actor: "test".into() }
+}
+
 pub struct Rig {
     pub github: StandIn,
     pub repo: i64,
@@ -88,6 +93,14 @@ pub struct Rig {
 impl Rig {
     /// A stage whose server runs and whose App is installed on an empty repository.
     pub async fn start() -> Self {
+        Self::start_with(&|_| {
+            "trusted_local = [\"acme/*\"]\n[targets.here]\nkind = \"local\"\nrepositories = [\"acme/*\"]\n".to_owned()
+        })
+        .await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(settings_of: &dyn Fn(&std::path::Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
         let github = StandIn::start(StandInConfig {
@@ -108,7 +121,7 @@ impl Rig {
         std::fs::write(&key, &app.private_key_pem).expect("written");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
         let settings = root.join("switchover.toml");
-        let toml = "trusted_local = [\"acme/*\"]\n[targets.here]\nkind = \"local\"\nrepositories = [\"acme/*\"]\n[limits]\nconcurrent_steps = 4\n";
+        let toml = settings_of(root) + "[limits]\nconcurrent_steps = 4\n";
         std::fs::write(&settings, toml).expect("written");
         let data = root.join("server");
         let env = [
@@ -175,6 +188,17 @@ impl Rig {
         if let Some(mut server) = self.server.take() {
             server.kill().await.expect("killed");
         }
+    }
+
+    /// The server's disk is gone, with everything that ran from it.
+    pub async fn lose_disk(&mut self) {
+        self.kill().await;
+        let agent = agent::Client::new(agent::socket_path(&self.data.join("agent")));
+        let _ = agent.shutdown(true).await;
+        while agent.status().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        std::fs::remove_dir_all(&self.data).expect("lost");
     }
 
     pub fn log(&self) -> String {

@@ -11,7 +11,7 @@ use super::rig::{ANN, NAME, OWNER, Rig, released_config};
 
 const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"test ! -e broken\"}\n";
 
-async fn begun(config: &str) -> Rig {
+pub(super) async fn begun(config: &str) -> Rig {
     let rig = Rig::start().await;
     let files = [(".github/switchover.yml", Some(config)), ("file", Some("one\n")), ("version", Some("zero"))];
     let sha = rig.push("main", &files, "begin").await;

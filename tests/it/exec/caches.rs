@@ -9,7 +9,10 @@ use std::{
 
 use switchover::{
     domain::ids::{AppName, JobId, RepoId},
-    exec::caches::{CacheError, CacheJob, CacheUse, Caches, JobHome},
+    exec::{
+        budget::{Freed, keep_within},
+        caches::{CacheError, CacheJob, CacheUse, Caches, JobHome},
+    },
 };
 use tempfile::TempDir;
 
@@ -179,4 +182,44 @@ fn unused_caches_and_homes_go() {
     assert!(!path.exists() && outside.join("keep").exists());
     std::mem::forget(JobHome::create(&homes, job).unwrap());
     assert_eq!(JobHome::sweep(&homes), 1);
+}
+
+/// The oldest goes first, what a job holds stays, and what fits is left alone.
+#[tokio::test]
+async fn a_budget_takes_the_longest_unused_first() {
+    let root = tempfile::tempdir().unwrap();
+    let caches = Caches::new(root.path().join("caches"));
+    let app = AppName::new("app").unwrap();
+    let mut held = Vec::new();
+    for (n, name) in ["old", "middle", "held", "new"].into_iter().enumerate() {
+        let (home, dir) = (root.path().join(format!("home{n}")), root.path().join(format!("dir{n}")));
+        fs::create_dir_all(&home).unwrap();
+        fs::create_dir_all(&dir).unwrap();
+        let job = CacheJob { repo: RepoId(1), app: &app, trust: name, seed: None, home: &home, app_dir: &dir };
+        let used = caches.prepare(&job, &["~/store".to_owned()]).unwrap();
+        fs::write(home.join("store/file"), vec![1; 1 << 20]).unwrap();
+        let folder = used.folders()[0].parent().unwrap().to_owned();
+        let age = Duration::from_secs(3600 * (10 - n as u64));
+        let time = std::time::SystemTime::from(switchover::clock::now()) - age;
+        fs::File::options().write(true).open(folder.join("lock")).unwrap().set_modified(time).unwrap();
+        held.push((used, home));
+    }
+    let there = |held: &[(CacheUse, PathBuf)]| -> Vec<bool> {
+        held.iter().map(|(_, home)| home.join("store/file").exists()).collect()
+    };
+    let size: u64 = caches.folders().iter().map(|c| c.bytes).sum();
+    assert!(size >= 4 << 20, "{size}");
+    let nothing = keep_within(&caches, None, size).await;
+    assert_eq!((nothing, there(&held)), (Freed::default(), vec![true; 4]));
+    let busy = keep_within(&caches, None, 0).await;
+    assert_eq!((busy, there(&held)), (Freed::default(), vec![true; 4]), "all are in use");
+    let homes: Vec<_> = held.iter().map(|(_, home)| home.clone()).collect();
+    let (third, _) = held.swap_remove(2);
+    drop(held);
+    let some = keep_within(&caches, None, 2 << 20 | 1 << 19).await;
+    let now = |homes: &[PathBuf]| homes.iter().map(|h| h.join("store/file").exists()).collect::<Vec<_>>();
+    assert_eq!((some.caches, now(&homes)), (2, vec![false, false, true, true]));
+    drop(third);
+    let all = keep_within(&caches, None, 0).await;
+    assert_eq!((all.caches, now(&homes)), (2, vec![false; 4]));
 }

@@ -1,8 +1,8 @@
 //! Tests of the room `exec`: real git over HTTP, real processes.
 
 mod caches;
-mod git;
-mod host;
+pub mod git;
+pub mod host;
 mod local;
 mod log;
 mod reports;

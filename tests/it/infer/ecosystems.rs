@@ -9,7 +9,7 @@ macro_rules! said {
 #[test]
 fn cargo_packages() {
     // a binary
-    said!([("Cargo.toml", "[package]\nname = 'hello'"), ("src/main.rs", ""), ("Cargo.lock", "")], @r#"
+    said!([("Cargo.toml", "[package]\nname = 'hello'"), ("src/main.rs", ""), ("Cargo.lock", "")], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -17,13 +17,15 @@ fn cargo_packages() {
     app hello, in the repository's root
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/hello
         start        ./target/release/hello
         cache        ~/.cargo/registry, target
         · the binary `hello` of the package `hello`   (Cargo.toml)
+        · in a container, its steps run in rust:1
 
     No environment is written: nothing is released.
-    "#);
+    ");
     // a library in a folder, several binaries in another
     said!([
         ("lib/Cargo.toml", "[package]\nname = 'thing'"),
@@ -32,28 +34,32 @@ fn cargo_packages() {
         ("tools/srv/src/bin/a.rs", ""),
         ("tools/srv/src/bin/b/main.rs", ""),
         ("tools/srv/src/bin/b/more.rs", ""),
-    ], @r#"
+    ], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
 
     app lib, in lib
         test         cargo test
+        container    rust:1
         cache        ~/.cargo/registry, target
         · a library: tested, nothing to release   (lib/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app srv, in tools/srv
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/b
         start        ./target/release/b
         cache        ~/.cargo/registry, target
         · the binary `b` of the package `many`   (tools/srv/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     No environment is written: nothing is released.
 
     warning: tools/srv/Cargo.toml: of the binaries a, b `b` is started. `start` says otherwise.
-    "#);
+    ");
 }
 
 #[test]
@@ -73,45 +79,53 @@ fn cargo_workspaces() {
         ("old/src/main.rs", ""),
         ("target/package/api/Cargo.toml", "[package]\nname = 'api'"),
         ("fuzz/Cargo.toml", "[package]\nname = 'api-fuzz'\n[workspace]"),
-    ], @r#"
+    ], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
 
     app libraries, in the repository's root
         test         cargo test -p xtask -p core-lib
+        container    rust:1
         cache        ~/.cargo/registry, target
         · a workspace of 4 packages: xtask, api, core-lib, mailer   (Cargo.toml)
         · libraries: tested, nothing to release   (Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app api, in the repository's root
         test         cargo test -p api
         build        cargo build --release -p api
+        container    rust:1
         files        target/release/api
         start        ./target/release/api
         cache        ~/.cargo/registry, target
         · a workspace of 4 packages: xtask, api, core-lib, mailer   (Cargo.toml)
         · the binary `api` of the package `api`   (crates/api/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app mailer, in the repository's root
         test         cargo test -p mailer
         build        cargo build --release -p mailer
+        container    rust:1
         files        target/release/mailer
         start        ./target/release/mailer
         cache        ~/.cargo/registry, target
         · a workspace of 4 packages: xtask, api, core-lib, mailer   (Cargo.toml)
         · the binary `mailer` of the package `mailer`   (crates/mailer/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app old, in old
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/old
         start        ./target/release/old
         cache        ~/.cargo/registry, target
         · the binary `old` of the package `old`   (old/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     No environment is written: nothing is released.
-    "#);
+    ");
     // libraries alone
     said!([
         ("Cargo.toml", "[workspace]\nmembers = ['a', 'b']"),
@@ -120,19 +134,21 @@ fn cargo_workspaces() {
         ("b/Cargo.toml", "[package]\nname = 'b'"),
         ("b/src/lib.rs", ""),
         (".cargo/config.toml", "[build]\ntarget = 'x86_64-unknown-linux-musl'"),
-    ], @r#"
+    ], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
 
     app a, in the repository's root
         test         cargo test --workspace
+        container    rust:1
         cache        ~/.cargo/registry, target
         · a workspace of 2 packages: a, b   (Cargo.toml)
         · libraries: tested, nothing to release   (Cargo.toml)
+        · in a container, its steps run in rust:1
 
     No environment is written: nothing is released.
-    "#);
+    ");
 }
 
 const BOOT: &str = "<project xmlns='http://maven.apache.org/POM/4.0.0'>
@@ -155,7 +171,7 @@ fn maven_projects() {
         ("backend/src/test/resources/sample/pom.xml", BOOT),
         ("frontend/package.json", r#"{"name": "shop", "scripts": {"dev": "vite", "build": "vite build", "test": "vitest"}}"#),
         ("frontend/package-lock.json", "{}"),
-    ], @r#"
+    ], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -164,6 +180,7 @@ fn maven_projects() {
         test         sh mvnw -B -ntp test
                      reports target/surefire-reports/*.xml
         build        sh mvnw -B -ntp package -DskipTests
+        container    maven:3-eclipse-temurin-17
         files        target/demo-1.2.3.jar
         start        java -jar target/demo-1.2.3.jar --server.port=$PORT
         health       /actuator/health
@@ -171,24 +188,27 @@ fn maven_projects() {
         · `sh mvnw`, because the wrapper is there   (backend/mvnw)
         · a Spring Boot application   (backend/pom.xml)
         · health from the actuator   (backend/pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     app frontend, in frontend
         install      npm ci
         test         npm test
         build        npm run build
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · `npm ci`   (frontend/package-lock.json)
         · test: vitest   (frontend/package.json)
         · build: vite build   (frontend/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (frontend/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
 
     warning: backend/pom.xml: its tests may need MySQL (dependency mysql-connector-j). Say so under `services` of the step.
-    "#);
+    ");
     // a library with integration tests
-    said!([("pom.xml", "<project><artifactId>lib</artifactId><version>1</version><build><plugins><plugin><artifactId>maven-failsafe-plugin</artifactId></plugin></plugins></build></project>")], @r#"
+    said!([("pom.xml", "<project><artifactId>lib</artifactId><version>1</version><build><plugins><plugin><artifactId>maven-failsafe-plugin</artifactId></plugin></plugins></build></project>")], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -196,11 +216,13 @@ fn maven_projects() {
     app lib, in the repository's root
         test         mvn -B -ntp verify
                      reports target/surefire-reports/*.xml, target/failsafe-reports/*.xml
+        container    maven:3-eclipse-temurin-17
         cache        ~/.m2/repository
         · a library: tested, nothing to release   (pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     No environment is written: nothing is released.
-    "#);
+    ");
 }
 
 #[test]
@@ -216,7 +238,7 @@ fn maven_reactors() {
              <build><finalName>${{project.artifactId}}-app</finalName><plugins><plugin><artifactId>spring-boot-maven-plugin</artifactId></plugin></plugins></build></project>"
         )
     };
-    said!([("pom.xml", parent), ("core/pom.xml", core), ("api/pom.xml", &app("api")), ("jobs/pom.xml", &app("jobs")), ("mvnw", "")], @r#"
+    said!([("pom.xml", parent), ("core/pom.xml", core), ("api/pom.xml", &app("api")), ("jobs/pom.xml", &app("jobs")), ("mvnw", "")], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -225,28 +247,32 @@ fn maven_reactors() {
         test         sh mvnw -B -ntp -pl api -am test
                      reports **/target/surefire-reports/*.xml
         build        sh mvnw -B -ntp -pl api -am package -DskipTests
+        container    maven:3-eclipse-temurin-17
         files        api/target/api-app.jar
         start        java -jar api/target/api-app.jar --server.port=$PORT
         cache        ~/.m2/repository
         · a Maven reactor of 3 modules: core, api, jobs   (pom.xml)
         · `sh mvnw`, because the wrapper is there   (mvnw)
         · a Spring Boot application   (api/pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     app jobs, in the repository's root
         test         sh mvnw -B -ntp -pl jobs -am test
                      reports **/target/surefire-reports/*.xml
         build        sh mvnw -B -ntp -pl jobs -am package -DskipTests
+        container    maven:3-eclipse-temurin-17
         files        jobs/target/jobs-app.jar
         start        java -jar jobs/target/jobs-app.jar --server.port=$PORT
         cache        ~/.m2/repository
         · a Maven reactor of 3 modules: core, api, jobs   (pom.xml)
         · `sh mvnw`, because the wrapper is there   (mvnw)
         · a Spring Boot application   (jobs/pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     No environment is written: nothing is released.
-    "#);
+    ");
     // one application: the whole reactor is tested
-    said!([("srv/pom.xml", parent), ("srv/core/pom.xml", core), ("srv/api/pom.xml", &app("api"))], @r#"
+    said!([("srv/pom.xml", parent), ("srv/core/pom.xml", core), ("srv/api/pom.xml", &app("api"))], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -255,14 +281,16 @@ fn maven_reactors() {
         test         mvn -B -ntp test
                      reports **/target/surefire-reports/*.xml
         build        mvn -B -ntp package -DskipTests
+        container    maven:3-eclipse-temurin-17
         files        api/target/api-app.jar
         start        java -jar api/target/api-app.jar --server.port=$PORT
         cache        ~/.m2/repository
         · a Maven reactor of 2 modules: core, api   (srv/pom.xml)
         · a Spring Boot application   (srv/api/pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     No environment is written: nothing is released.
-    "#);
+    ");
     // parents alone
     said!([("pom.xml", parent)], @r#"
     There is no .github/switchover.yml: all of this is inferred.
@@ -279,36 +307,40 @@ fn maven_reactors() {
 
 #[test]
 fn npm_projects() {
-    said!([("package.json", r#"{"name": "@acme/site", "scripts": {"test": "echo \"Error: no test specified\" && exit 1", "start": "node ."}}"#)], @r#"
+    said!([("package.json", r#"{"name": "@acme/site", "scripts": {"test": "echo \"Error: no test specified\" && exit 1", "start": "node ."}}"#)], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
 
     app site, in the repository's root
         install      npm install
+        container    node:22
         start        npm start
         env          CI=true
         cache        ~/.npm
         · `npm install`   (package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
-    said!([("package.json", r#"{"name": "bare"}"#), ("server.js", "")], @r#"
+    ");
+    said!([("package.json", r#"{"name": "bare"}"#), ("server.js", "")], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
 
     app bare, in the repository's root
         install      npm install
+        container    node:22
         start        node server.js
         env          CI=true
         cache        ~/.npm
         · `npm install`   (package.json)
         · started by `node server.js`, as there is no start script   (package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
-    said!([("package.json", r#"{"devDependencies": {"prettier": "3"}}"#), ("app/package.json", r#"{"packageManager": "pnpm@9.1.0", "scripts": {"test": "jest", "start": "node x"}}"#), ("app/pnpm-lock.yaml", "")], @r#"
+    ");
+    said!([("package.json", r#"{"devDependencies": {"prettier": "3"}}"#), ("app/package.json", r#"{"packageManager": "pnpm@9.1.0", "scripts": {"test": "jest", "start": "node x"}}"#), ("app/pnpm-lock.yaml", "")], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -316,16 +348,18 @@ fn npm_projects() {
     app app, in app
         install      pnpm install --frozen-lockfile
         test         pnpm run test
+        container    node:22
         start        pnpm run start
         env          CI=true
         cache        ~/.local/share/pnpm/store
         · `pnpm install --frozen-lockfile`   (app/pnpm-lock.yaml)
         · test: jest   (app/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
 
     · has no test, build or start script: no app   (package.json)
-    "#);
+    ");
 }
 
 #[test]
@@ -335,7 +369,7 @@ fn npm_workspaces() {
     let ui = r#"{"name": "ui", "scripts": {"build": "tsc", "test": "vitest"}}"#;
     let members = [("apps/web/package.json", web), ("apps/api/package.json", api), ("packages/ui/package.json", ui)];
     let with = |root: &'static [(&'static str, &'static str)]| [root, &members].concat();
-    said!(with(&[("package.json", r#"{"workspaces": ["apps/*", "packages/*"]}"#), ("package-lock.json", "")]), @r#"
+    said!(with(&[("package.json", r#"{"workspaces": ["apps/*", "packages/*"]}"#), ("package-lock.json", "")]), @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -343,26 +377,31 @@ fn npm_workspaces() {
     app libraries, in the repository's root
         install      npm ci
         test         npm test --workspace=packages/ui
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `npm ci`   (package-lock.json)
         · libraries: tested, nothing to release   (package.json)
+        · in a container, its steps run in node:22
 
     app api, in the repository's root
         install      npm ci
         test         npm test --workspace=apps/api
+        container    node:22
         start        npm start --workspace=apps/api
         env          CI=true
         cache        ~/.npm
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `npm ci`   (package-lock.json)
         · test: jest   (apps/api/package.json)
+        · in a container, its steps run in node:22
 
     app web, in the repository's root
         install      npm ci
         test         npm test --workspace=apps/web
         build        npm run build --workspace=apps/web
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
@@ -370,10 +409,11 @@ fn npm_workspaces() {
         · test: vitest   (apps/web/package.json)
         · build: vite build   (apps/web/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (apps/web/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
-    said!(with(&[("package.json", r#"{"name": "mono", "scripts": {"test": "turbo test"}}"#), ("pnpm-workspace.yaml", "packages:\n  - 'apps/*'\n  - packages/**\n  - '!packages/old'\n"), ("pnpm-lock.yaml", "")]), @r#"
+    ");
+    said!(with(&[("package.json", r#"{"name": "mono", "scripts": {"test": "turbo test"}}"#), ("pnpm-workspace.yaml", "packages:\n  - 'apps/*'\n  - packages/**\n  - '!packages/old'\n"), ("pnpm-lock.yaml", "")]), @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -381,26 +421,31 @@ fn npm_workspaces() {
     app mono, in the repository's root
         install      pnpm install --frozen-lockfile
         test         pnpm run test
+        container    node:22
         env          CI=true
         cache        ~/.local/share/pnpm/store
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `pnpm install --frozen-lockfile`   (pnpm-lock.yaml)
         · test: the script of the workspace's root   (package.json)
+        · in a container, its steps run in node:22
 
     app api, in the repository's root
         install      pnpm install --frozen-lockfile
         test         pnpm --filter ./apps/api run test
+        container    node:22
         start        pnpm --filter ./apps/api run start
         env          CI=true
         cache        ~/.local/share/pnpm/store
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `pnpm install --frozen-lockfile`   (pnpm-lock.yaml)
         · test: jest   (apps/api/package.json)
+        · in a container, its steps run in node:22
 
     app web, in the repository's root
         install      pnpm install --frozen-lockfile
         test         pnpm --filter ./apps/web run test
         build        pnpm --filter ./apps/web run build
+        container    node:22
         env          CI=true
         cache        ~/.local/share/pnpm/store
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
@@ -408,10 +453,11 @@ fn npm_workspaces() {
         · test: vitest   (apps/web/package.json)
         · build: vite build   (apps/web/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (apps/web/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
-    said!(with(&[("package.json", r#"{"workspaces": {"packages": ["*/*"]}}"#), ("yarn.lock", ""), (".yarnrc.yml", "")]), @r#"
+    ");
+    said!(with(&[("package.json", r#"{"workspaces": {"packages": ["*/*"]}}"#), ("yarn.lock", ""), (".yarnrc.yml", "")]), @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -419,26 +465,31 @@ fn npm_workspaces() {
     app libraries, in the repository's root
         install      yarn install --immutable
         test         yarn workspace ui run test
+        container    node:22
         env          CI=true
         cache        ~/.yarn/berry/cache
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `yarn install --immutable`   (yarn.lock)
         · libraries: tested, nothing to release   (package.json)
+        · in a container, its steps run in node:22
 
     app api, in the repository's root
         install      yarn install --immutable
         test         yarn workspace @acme/api run test
+        container    node:22
         start        yarn workspace @acme/api run start
         env          CI=true
         cache        ~/.yarn/berry/cache
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
         · `yarn install --immutable`   (yarn.lock)
         · test: jest   (apps/api/package.json)
+        · in a container, its steps run in node:22
 
     app web, in the repository's root
         install      yarn install --immutable
         test         yarn workspace web run test
         build        yarn workspace web run build
+        container    node:22
         env          CI=true
         cache        ~/.yarn/berry/cache
         · a workspace of 3 packages: apps/api, apps/web, packages/ui   (package.json)
@@ -446,9 +497,10 @@ fn npm_workspaces() {
         · test: vitest   (apps/web/package.json)
         · build: vite build   (apps/web/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (apps/web/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
+    ");
 }
 
 #[test]
@@ -459,7 +511,7 @@ fn names_differ() {
         ("b/api/package.json", r#"{"scripts": {"test": "jest"}}"#),
         ("größe/日本/package.json", r#"{"scripts": {"test": "jest"}}"#),
         ("日本/package.json", r#"{"scripts": {"test": "jest"}}"#),
-    ], @r#"
+    ], @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -467,45 +519,55 @@ fn names_differ() {
     app a-api, in a/api
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/x
         start        ./target/release/x
         cache        ~/.cargo/registry, target
         · the binary `x` of the package `x`   (a/api/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app b-api, in b/api
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/x
         start        ./target/release/x
         cache        ~/.cargo/registry, target
         · the binary `x` of the package `x`   (b/api/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app b-api-npm, in b/api
         install      npm install
         test         npm test
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · `npm install`   (b/api/package.json)
         · test: jest   (b/api/package.json)
+        · in a container, its steps run in node:22
 
     app gr--e, in größe/日本
         install      npm install
         test         npm test
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · `npm install`   (größe/日本/package.json)
         · test: jest   (größe/日本/package.json)
+        · in a container, its steps run in node:22
 
     app npm, in 日本
         install      npm install
         test         npm test
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · `npm install`   (日本/package.json)
         · test: jest   (日本/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
-    "#);
+    ");
 }
 
 #[test]

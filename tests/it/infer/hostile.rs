@@ -29,7 +29,7 @@ fn broken_manifests_are_told_and_do_not_hide_the_others() {
         ("l/pom.xml", ""),
         ("pnpm-workspace.yaml", "packages: [*x]"),
         ("package.json", "{}"),
-    ]), @r#"
+    ]), @r"
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -37,17 +37,21 @@ fn broken_manifests_are_told_and_do_not_hide_the_others() {
     app d, in d
         test         mvn -B -ntp test
                      reports target/surefire-reports/*.xml
+        container    maven:3-eclipse-temurin-17
         cache        ~/.m2/repository
         · a library: tested, nothing to release   (d/pom.xml)
+        · in a container, its steps run in maven:3-eclipse-temurin-17
 
     app j, in j
         install      npm install
         build        npm run build
+        container    node:22
         start        npm start
         env          CI=true
         cache        ~/.npm
         · `npm install`   (j/package.json)
         · build: tsc   (j/package.json)
+        · in a container, its steps run in node:22
 
     No environment is written: nothing is released.
 
@@ -64,7 +68,7 @@ fn broken_manifests_are_told_and_do_not_hide_the_others() {
     warning: `h/package.json` cannot be read: recursion limit exceeded at line 1 column 133.
     warning: `i/package.json` is no package.
     warning: `pnpm-workspace.yaml` cannot be read: this is not YAML: while parsing node, found unknown anchor.
-    "#);
+    ");
 }
 
 #[test]

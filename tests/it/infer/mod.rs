@@ -1,5 +1,7 @@
 //! What is made of a repository that says nothing, or only a part.
 
+mod containers;
+mod docker;
 mod ecosystems;
 mod hostile;
 mod written;

@@ -25,7 +25,7 @@ macro_rules! said {
 
 #[test]
 fn steps_are_completed() {
-    said!(with("version: 1\napps:\n  web: {port: 80, start: ./run}\n  front: {path: site, image: acme/front}\n  other: {path: sites, kind: worker}\n  mailer: {image_of: web, kind: worker, start: x}\nenvironments:\n  p: {deploy: {branch: main}, approval: required, manifests: k8s, secrets: [A], windows: [daily 00:00-24:00 UTC]}\n"), @r#"
+    said!(with("version: 1\napps:\n  web: {port: 80, start: ./run}\n  front: {path: site, image: acme/front}\n  other: {path: sites, kind: worker}\n  mailer: {image_of: web, kind: worker, start: x}\nenvironments:\n  p: {deploy: {branch: main}, approval: required, manifests: k8s, secrets: [A], windows: [daily 00:00-24:00 UTC]}\n"), @r"
     .github/switchover.yml is right.
 
     Tested: pushes to main, develop, and pull requests
@@ -33,20 +33,24 @@ fn steps_are_completed() {
     app web, in the repository's root
         test         cargo test
         build        cargo build --release
+        container    rust:1
         start        ./run
         port         80
         cache        ~/.cargo/registry, target
         · the binary `hello` of the package `hello`   (Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app front, in site
         install      npm install
         build        npm run build
+        container    node:22
         image        acme/front
         env          CI=true
         cache        ~/.npm
         · `npm install`   (site/package.json)
         · build: vite build   (site/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (site/package.json)
+        · in a container, its steps run in node:22
 
     worker other, in sites
         steps        none
@@ -67,12 +71,12 @@ fn steps_are_completed() {
     warning: apps.other.path: there is no folder `sites` here. Did you mean `site`?
     warning: environments.p.manifests: there is no folder `k8s` here.
     warning: other: no steps are written, and none could be inferred in `sites`.
-    "#);
+    ");
 }
 
 #[test]
 fn apps_are_completed() {
-    said!(with("version: 1\non: {push: [], pull_request: false}\nenvironments: {p: {deploy: {branch: main}}}"), @r#"
+    said!(with("version: 1\non: {push: [], pull_request: false}\nenvironments: {p: {deploy: {branch: main}}}"), @r"
     .github/switchover.yml is right.
 
     Tested: nothing
@@ -80,19 +84,23 @@ fn apps_are_completed() {
     app hello, in the repository's root
         test         cargo test
         build        cargo build --release
+        container    rust:1
         files        target/release/hello
         start        ./target/release/hello
         cache        ~/.cargo/registry, target
         · the binary `hello` of the package `hello`   (Cargo.toml)
+        · in a container, its steps run in rust:1
 
     app site, in site
         install      npm install
         build        npm run build
+        container    node:22
         env          CI=true
         cache        ~/.npm
         · `npm install`   (site/package.json)
         · build: vite build   (site/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (site/package.json)
+        · in a container, its steps run in node:22
 
     environment p, released from pushes to main
         after        switchover
@@ -104,12 +112,12 @@ fn apps_are_completed() {
       |
     3 | environments: {p: {deploy: {branch: main}}}
       |                                     ^^^^ expected `main` under `on.push`, or `after` without `switchover`
-    "#);
+    ");
 }
 
 #[test]
 fn what_is_written_stays() {
-    let yaml = "version: 1\napps: {a: {steps: {check: {run: make}}, start: x}}";
+    let yaml = "version: 1\napps: {a: {container: 'debian:12', steps: {check: {run: make}}, start: x}}";
     let config = config::parse(yaml).expect("right").config;
     let done = complete(config.clone(), &Repo::new(RUST));
     assert_eq!((done.config, done.notes, done.warnings), (config, vec![], vec![]));
@@ -125,7 +133,7 @@ fn a_member_without_steps_runs_at_the_workspace() {
         ("b/src/main.rs", ""),
         (config::FILE_NAME, "version: 1\napps: {mine: {path: b}}"),
     ];
-    said!(files, @r#"
+    said!(files, @r"
     .github/switchover.yml is right.
 
     Tested: pushes to main, develop, and pull requests
@@ -133,15 +141,17 @@ fn a_member_without_steps_runs_at_the_workspace() {
     app mine, in the repository's root
         test         cargo test -p b
         build        cargo build --release -p b
+        container    rust:1
         files        target/release/b
         start        ./target/release/b
         cache        ~/.cargo/registry, target
         · its steps run in the repository's root, because the workspace is there
         · a workspace of 2 packages: a, b   (Cargo.toml)
         · the binary `b` of the package `b`   (b/Cargo.toml)
+        · in a container, its steps run in rust:1
 
     No environment is written: nothing is released.
-    "#);
+    ");
 }
 
 #[test]
@@ -173,8 +183,10 @@ fn what_is_inferred_can_be_written_down() {
 
     apps:
       # the binary `hello` of the package `hello` (Cargo.toml)
+      # in a container, its steps run in rust:1
       hello:
         path: .
+        container: rust:1
         cache: [~/.cargo/registry, target]
         steps:
           test:
@@ -186,8 +198,10 @@ fn what_is_inferred_can_be_written_down() {
       # `npm install` (site/package.json)
       # build: vite build (site/package.json)
       # no start script: a static front end needs an image, or a `start` that serves what `build` makes (site/package.json)
+      # in a container, its steps run in node:22
       site:
         path: site
+        container: node:22
         cache: [~/.npm]
         env:
           CI: "true"

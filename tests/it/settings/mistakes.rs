@@ -271,11 +271,11 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:1:10
 
     executer: `executer` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, trusted_local, targets, registries, secrets, slack, limits; did you mean `executor`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, registries, secrets, slack, limits; did you mean `executor`?
         see: /etc/switchover/switchover.toml:2:1
 
     private_key: `private_key` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, trusted_local, targets, registries, secrets, slack, limits; did you mean `private_key_file`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, registries, secrets, slack, limits; did you mean `private_key_file`?
         see: /etc/switchover/switchover.toml:3:1
 
     trusted_local[0]: `acme` is not a repository
