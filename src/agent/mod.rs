@@ -159,7 +159,11 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
     let store = Store::new(&data);
     let place = take_place(&data, &store).await?;
     let saved = load(&store)?;
-    let limits = proxy::Limits { connections: Arc::new(Semaphore::new(connections())), tasks: TaskTracker::new() };
+    let limits = proxy::Limits {
+        connections: Arc::new(Semaphore::new(connections())),
+        tasks: TaskTracker::new(),
+        tunnels: TaskTracker::new(),
+    };
     let shared = (place.lock.as_fd().try_clone_to_owned()).and_then(|lock| Ok((lock, place.control.share()?)));
     let agent = Agent::start(store, saved, limits.clone(), place.listeners, place.elder).await;
     let (lock, control) = (place.lock, place.control);
@@ -236,11 +240,13 @@ async fn take_place(data: &Path, store: &Store) -> Result<Place, AgentError> {
 /// Ends what was begun here; the next agent has all else.
 async fn end_as_elder(agent: &Arc<Agent>, limits: &proxy::Limits, lock: Flock<fs::File>, shutdown: CancellationToken) {
     let Some(link) = agent.link() else { return };
-    limits.tasks.close();
     let done = CancellationToken::new();
-    let (tasks, is_done) = (limits.tasks.clone(), done.clone());
+    let (all, is_done) = (limits.clone(), done.clone());
     tokio::spawn(async move {
-        tasks.wait().await;
+        for tracker in [all.tasks, all.tunnels] {
+            tracker.close();
+            tracker.wait().await;
+        }
         is_done.cancel();
     });
     let heir_lives = tokio::select! {

@@ -67,6 +67,7 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
             docker,
             data: engine.settings.data.clone(),
             listen: listen.collect(),
+            fronts: BTreeMap::new(),
             secrets: secrets.into_iter().collect(),
             repository: full_name.to_owned(),
             logins: Logins::new(engine.settings.registries.clone()),

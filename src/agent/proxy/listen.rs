@@ -54,6 +54,8 @@ pub(in crate::agent) struct Limits {
     pub connections: Arc<Semaphore>,
     /// Tasks of connections, to be waited for at the end.
     pub tasks: TaskTracker,
+    /// What became of connections that changed their protocol (websockets).
+    pub tunnels: TaskTracker,
 }
 
 /// Who answers.
@@ -107,6 +109,8 @@ pub(in crate::agent) struct Listener {
     face: Arc<Face>,
     /// None: left to the next agent.
     socket: Option<Arc<TcpListener>>,
+    /// Accepts once it is known who answers.
+    serving: Option<Serving>,
     _stop: DropGuard,
 }
 
@@ -148,12 +152,20 @@ impl Listener {
         let face = Arc::<Face>::default();
         let stop = CancellationToken::new();
         let serving = Serving { own: address, face: Arc::clone(&face), stop: stop.clone(), limits: limits.clone() };
-        tokio::spawn(serving.accept(Arc::clone(&socket)));
-        Self { face, socket: Some(socket), _stop: stop.drop_guard() }
+        Self { face, socket: Some(socket), serving: Some(serving), _stop: stop.drop_guard() }
     }
 
-    /// Sets who answers; an empty list of hosts means all that nobody else has.
-    pub(in crate::agent) fn set_routes(&self, wanted: &[Wanted<'_>]) -> io::Result<()> {
+    /// Sets who answers, and begins to accept; an empty list of hosts means all that nobody else has.
+    pub(in crate::agent) fn set_routes(&mut self, wanted: &[Wanted<'_>]) -> io::Result<()> {
+        self.set_table(wanted);
+        self.set_tls(wanted)?;
+        if let (Some(serving), Some(socket)) = (self.serving.take(), &self.socket) {
+            tokio::spawn(serving.accept(Arc::clone(socket)));
+        }
+        Ok(())
+    }
+
+    fn set_table(&self, wanted: &[Wanted<'_>]) {
         let mut table = Table::default();
         for Wanted { hosts, route, https, .. } in wanted {
             let found = Found { route: Arc::clone(route), https: *https };
@@ -163,6 +175,9 @@ impl Listener {
             table.by_host.extend(hosts.iter().map(|h| (h.clone(), found.clone())));
         }
         *self.face.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+    }
+
+    fn set_tls(&self, wanted: &[Wanted<'_>]) -> io::Result<()> {
         let files: Vec<_> = wanted.iter().filter_map(|w| Some((w.hosts.to_vec(), w.tls?.clone()))).collect();
         let mut tls = self.face.tls.write().unwrap_or_else(PoisonError::into_inner);
         if files.is_empty() {
@@ -220,6 +235,8 @@ pub(super) struct Client {
     two: AtomicBool,
     /// It may end now.
     leave: Notify,
+    /// [`Limits::tunnels`].
+    pub tunnels: TaskTracker,
     /// Counts the connection; tunnels hold on to it.
     _permit: OwnedSemaphorePermit,
 }
@@ -267,6 +284,7 @@ impl Serving {
                         seen: AtomicBool::new(false),
                         two: AtomicBool::new(false),
                         leave: Notify::new(),
+                        tunnels: self.limits.tunnels.clone(),
                         _permit: permit,
                     });
                     self.limits.tasks.spawn(self.clone().serve(Arc::clone(&http), stream, tls, client));

@@ -257,7 +257,8 @@ async fn tunnel(
     }
     let app = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(UPGRADE).cloned();
-    tokio::spawn(async move {
+    let tunnels = from.tunnels.clone();
+    tunnels.spawn(async move {
         let (Ok(client), Ok(app)) = (ours.await, app.await) else { return };
         let mut client = TokioIo::new(client);
         let mut app = TokioIo::new(app);

@@ -41,13 +41,22 @@ use super::{
     shared::{self, AgentEvents, Readiness, refused},
 };
 use crate::{
-    agent::Client,
+    agent::{Client, protocol::TlsFiles},
     docker::{Docker, pull::Logins},
     domain::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
 };
+
+/// How the public listener of an app speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Front {
+    /// TLS with these files, which the agent must be able to read.
+    pub tls: TlsFiles,
+    /// A plain listener that sends every request on to the one with TLS.
+    pub redirect: Option<SocketAddr>,
+}
 
 /// What the target of one environment needs.
 #[derive(Clone)]
@@ -60,6 +69,8 @@ pub struct DockerConfig {
     pub data: PathBuf,
     /// Public listeners by app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
     pub listen: BTreeMap<AppName, SocketAddr>,
+    /// TLS on those.
+    pub fronts: BTreeMap<AppName, Front>,
     /// Granted secrets by name.
     pub secrets: BTreeMap<String, SecretString>,
     /// Whose releases, as `owner/name`: which logins they may use.

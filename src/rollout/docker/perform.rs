@@ -5,9 +5,9 @@ use std::{fs, net::SocketAddr};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{DockerTarget, engine::Found, network, observe};
+use super::{DockerTarget, Front, engine::Found, network, observe};
 use crate::{
-    agent::protocol::{AgentStatus, SlotSource},
+    agent::protocol::{AgentStatus, Door, SlotSource},
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
@@ -115,9 +115,14 @@ impl DockerTarget {
                 let own = self.config.listen.get(&app.name).copied();
                 own.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
             });
-            // Doors first of all lose the names that they no longer need alone: nobody has two at any moment.
-            let doors = doors.remove(&app.name).unwrap_or_default();
-            if let Err(e) = self.agent().put_service_with(&service, listen, &app.spec.hosts, doors, None).await {
+            let mut doors = doors.remove(&app.name).unwrap_or_default();
+            let front = self.config.fronts.get(&app.name).filter(|_| listen.is_some_and(|l| l.port() != 0));
+            if let (Some(Front { redirect: Some(plain), .. }), Some(at)) = (front, listen) {
+                let hosts = app.spec.hosts.clone();
+                doors.push(Door { listen: *plain, hosts, tls: None, https: Some(at.port()) });
+            }
+            let tls = front.map(|f| f.tls.clone());
+            if let Err(e) = self.agent().put_service_with(&service, listen, &app.spec.hosts, doors, tls).await {
                 return Err(match (refused(e), listen) {
                     (TargetError::Failed(words), Some(at)) => failed(self.who_has(at, words).await),
                     (other, _) => other,

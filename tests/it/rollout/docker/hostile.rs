@@ -4,14 +4,15 @@ use std::{net::SocketAddr, time::Duration};
 
 use switchover::{
     domain::{
-        ids::Digest,
+        ids::{Digest, RolloutId},
         rollout::{Desired, Ended},
     },
     rollout::Target as _,
 };
 use tokio_util::sync::CancellationToken;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{Dock, Version, app, told};
+use super::{Dock, Rig, Version, app, told};
 use crate::{
     agent::get,
     rollout::stage::{DEADLINE, Users, pre_deploy, smoke},
@@ -157,4 +158,72 @@ async fn a_public_port_that_is_taken_is_named() {
     drop(taken);
     let live = target.live(&Dock::key()).await.unwrap();
     assert!(live.apps.values().all(|a| a.active.is_none()), "{live:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_registry_that_sends_something_else_is_not_believed() {
+    let dock = Dock::new().await;
+    let one = dock.desired(&Version::new("one"));
+    dock.release(&one).await;
+    // It has an answer for every name, and it is always the same.
+    let liar = MockServer::start().await;
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": 2, "digest": Digest::of(b"{}")},
+        "layers": [],
+    });
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let answer = ResponseTemplate::new(200).set_body_raw(manifest.to_string(), kind);
+    Mock::given(wiremock::matchers::path_regex("^/v2/.+")).respond_with(answer).mount(&liar).await;
+    Mock::given(wiremock::matchers::path("/v2/")).respond_with(ResponseTemplate::new(200)).mount(&liar).await;
+    let mut d = dock.desired(&Version::new("swapped"));
+    d.apps[0].spec.image = Some(format!("{}/demo/app", liar.address()));
+    d.apps[0].digest = Digest::of(b"what was built");
+    let (end, _) = dock.release(&d).await;
+    println!("{}", end.words);
+    assert_eq!(end.outcome, Ended::Failed);
+    assert!(end.words.contains("sent something else than the digest names; refused"), "{}", end.words);
+    assert_eq!(get(dock.address().await, "/").await, (200, "one".into()));
+}
+
+/// A file system of its own, gone with the test.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(megabytes: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={megabytes}m");
+        super::run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()));
+        Self(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_of_the_engine_is_said_before_anything_is_touched() {
+    let disk = Small::mount(1_500);
+    let rig: &'static Rig = Box::leak(Box::new(Rig::start(&disk.0.path().join("engine"))));
+    let dock = Dock::on(rig).await;
+    let one = dock.desired(&Version::new("one"));
+    let (end, progress) = dock.release(&one).await;
+    assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
+    let two = dock.desired(&Version::new("two"));
+    let filler = disk.0.path().join("filler");
+    super::run(std::process::Command::new("fallocate").args(["-l", "1200M"]).arg(&filler));
+    let (end, _) = dock.release(&two).await;
+    assert!(end.outcome == Ended::Failed && end.words.contains("the engine's disk is full"), "{}", end.words);
+    assert_eq!(get(dock.address().await, "/").await, (200, "one".into()));
+    assert_eq!(dock.status("web").await.slots.len(), 1);
+    std::fs::remove_file(filler).unwrap();
+    let again = Desired { rollout: RolloutId::generate(), ..two };
+    let (end, progress) = dock.release(&again).await;
+    assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
+    drop(dock);
+    rig.stop();
 }

@@ -50,7 +50,7 @@ struct Rig {
     host: String,
     registry: String,
     /// Ends the engine when it is closed: with this process.
-    _keeper: Child,
+    keeper: Mutex<Child>,
     dir: PathBuf,
 }
 
@@ -71,9 +71,16 @@ impl Rig {
         Self {
             host: found["DOCKER_HOST"].clone(),
             registry: found["REGISTRY"].clone(),
-            _keeper: keeper,
+            keeper: Mutex::new(keeper),
             dir: dir.to_owned(),
         }
+    }
+
+    /// Ends it, and waits until it is gone.
+    fn stop(&self) {
+        let mut keeper = self.keeper.lock().unwrap();
+        drop(keeper.stdin.take());
+        keeper.wait().unwrap();
     }
 
     fn turn(&self, how: &str) {
@@ -197,6 +204,7 @@ impl Dock {
             docker,
             data: root.join("server"),
             listen: BTreeMap::new(),
+            fronts: BTreeMap::new(),
             secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
             repository: "acme/shop".into(),
             logins: Logins::default(),

@@ -29,7 +29,7 @@ async fn reaches(journal: &FileJournal, phase: Phase) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_engine_stopped_and_started_in_each_phase() {
     let rig = own();
-    let dock = Dock::on(rig).await;
+    let mut dock = Dock::on(rig).await;
     let first = dock.desired(&Version::new("first"));
     let (end, progress) = dock.release(&first).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
@@ -76,4 +76,19 @@ async fn the_engine_stopped_and_started_in_each_phase() {
             before = d;
         }
     }
+    // A reboot of the host, with no server to help.
+    dock.host.kill();
+    tokio::task::spawn_blocking(|| rig.turn("down")).await.unwrap();
+    tokio::task::spawn_blocking(|| rig.turn("up")).await.unwrap();
+    dock.host.start().await;
+    let serves = async {
+        while get(address, "/").await != (200, before.apps[0].spec.env["RELEASE"].clone()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, serves).await.expect("nobody serves after the reboot");
+    let neighbour = get(address, "/ask?web:8080").await;
+    assert_eq!(neighbour, (200, before.apps[0].spec.env["RELEASE"].clone()), "its name leads nowhere");
+    let mailers = dock.containers(&["--filter", "label=dev.switchover.app=mailer"]);
+    assert!(mailers.len() == 1 && mailers[0].contains(before.apps[1].slot.as_str()), "{mailers:?}");
 }

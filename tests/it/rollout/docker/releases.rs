@@ -223,3 +223,41 @@ async fn a_healthcheck_of_the_image_is_respected() {
     assert!(end.outcome == Ended::Failed && end.words.contains("its HEALTHCHECK"), "{}", end.words);
     assert_eq!(get(dock.address().await, "/").await, (200, "one".into()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn neighbours_reach_the_live_slot_by_name() {
+    let dock = Dock::new().await;
+    let with_api = |version: &str| {
+        let mut d = dock.desired(&Version::new(version));
+        let mut api = d.apps[0].clone();
+        api.name = app("api");
+        api.spec.env.insert("RELEASE".into(), format!("api {version}"));
+        d.apps.push(api);
+        d
+    };
+    let (end, progress) = dock.release(&dock.desired(&Version::new("zero"))).await;
+    assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
+    // A second app at the same port: told apart by name.
+    for version in ["one", "two"] {
+        let (end, progress) = dock.release(&with_api(version)).await;
+        assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
+        let address = dock.address().await;
+        assert_eq!(get(address, "/ask?api:8080").await, (200, format!("api {version}")));
+        assert_eq!(get(address, "/ask?web:8080").await, (200, version.into()));
+    }
+    // Requests between neighbours survive a switch as those of users do.
+    let address = dock.address().await;
+    let asking = tokio::spawn(async move {
+        let mut answers = Vec::new();
+        while answers.last().is_none_or(|(_, text)| text != "api three") {
+            answers.push(get(address, "/ask?api:8080").await);
+        }
+        answers
+    });
+    let (end, progress) = dock.release(&with_api("three")).await;
+    assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
+    let answers = asking.await.unwrap();
+    let strange: Vec<_> =
+        answers.iter().filter(|a| **a != (200, "api two".into()) && **a != (200, "api three".into())).collect();
+    assert!(strange.is_empty(), "{strange:?} of {}", answers.len());
+}
