@@ -77,8 +77,8 @@ pub struct DockerConfig {
     pub repository: String,
     /// The operator's logins at registries.
     pub logins: Logins,
-    /// Runs smoke tests, on the server's side.
-    pub runner: Arc<dyn CommandRunner>,
+    /// Runs smoke tests on the server's own host, where the repository may. None: they run in the new image.
+    pub runner: Option<Arc<dyn CommandRunner>>,
 }
 
 /// The target.

@@ -53,6 +53,12 @@ pub(super) fn pre_deploy(owner: &str, key: &EnvironmentKey, app: &AppName, rollo
     )
 }
 
+/// The smoke test of a rollout.
+pub(super) fn smoke(owner: &str, key: &EnvironmentKey, app: &AppName, rollout: RolloutId) -> String {
+    let (environment, rollout) = (key.to_string(), rollout.to_string());
+    named(&format!("{}-{app}-smoke", key.environment), &["smoke", owner, &environment, app.as_str(), &rollout])
+}
+
 /// The network of an environment.
 pub(super) fn network(owner: &str, key: &EnvironmentKey) -> String {
     named(key.environment.as_str(), &["network", owner, &key.to_string()])

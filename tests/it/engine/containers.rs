@@ -26,6 +26,7 @@ environments:
     watch_for: 1s
     keep_previous: 10m
     drain_timeout: 5s
+    smoke: {{run: \"wget -q -O - $URL/version | grep -q .\"}}
 ",
         id = uuid::Uuid::new_v4().simple()
     );

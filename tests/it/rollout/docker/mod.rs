@@ -208,7 +208,7 @@ impl Dock {
             secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
             repository: "acme/shop".into(),
             logins: Logins::default(),
-            runner: Arc::new(PlainRunner),
+            runner: Some(Arc::new(PlainRunner)),
         }
     }
 
