@@ -226,13 +226,25 @@ pub struct DemoArgs {
     /// Print one JSON object at the end instead of the table.
     #[arg(long)]
     pub json: bool,
-    /// Use this local repository instead of the sample.
-    #[arg(long, value_name = "PATH")]
+    /// The repository to play with: `shop` needs nothing but Rust, `spring` a Docker engine (Spring Boot, Vite, nginx).
+    #[arg(long, value_name = "NAME", default_value = "shop", value_parser = ["shop", "spring"])]
+    pub sample: String,
+    /// Use this local repository instead of a sample; in containers if it has a Dockerfile and an engine is there.
+    #[arg(long, value_name = "PATH", conflicts_with = "sample")]
     pub repo: Option<PathBuf>,
+    /// Docker engine of plays in containers, unix:///PATH or tcp://HOST:PORT. Default: DOCKER_HOST, or this host's.
+    #[arg(long, value_name = "ADDRESS")]
+    pub docker_host: Option<String>,
+    /// Registry of plays in containers: plain HTTP, no login. Default: one is started, and removed at the end.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub registry: Option<String>,
     /// Keep everything in this folder. Default: a temporary one, removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
 }
+
+/// Where Docker listens unless it is told otherwise.
+const DOCKER: &str = "unix:///var/run/docker.sock";
 
 /// `switchover demo`.
 pub fn demo(args: DemoArgs) -> ExitCode {
@@ -243,10 +255,13 @@ pub fn demo(args: DemoArgs) -> ExitCode {
             let options = play::Options {
                 once: args.once,
                 json: args.json,
+                sample: play::sample::Sample::named(&args.sample).context("there is no such sample")?,
                 repo: args.repo,
+                docker_host: args.docker_host,
+                docker_default: std::env::var("DOCKER_HOST").unwrap_or_else(|_| DOCKER.to_owned()),
+                registry: args.registry,
                 data: args.data,
                 exe: std::env::current_exe()?,
-                rate: 120,
             };
             Ok(play::run(options, shutdown).await?)
         })

@@ -22,6 +22,25 @@ pub struct Visited {
     pub app: String,
     /// Where it answers.
     pub url: Url,
+    /// What it is asked for.
+    pub paths: Paths,
+}
+
+/// What visitors ask an app for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Paths {
+    /// GET, answered at once.
+    pub get: &'static str,
+    /// POST.
+    pub post: &'static str,
+    /// GET that takes two seconds, where the app has such a thing.
+    pub slow: &'static str,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { get: "/", post: "/orders", slow: "/slow?ms=2000" }
+    }
 }
 
 /// Of 31 requests ten are fresh, ten kept-alive, ten POSTs, one takes two seconds.
@@ -107,10 +126,10 @@ async fn visit(clients: &Clients, app: &Visited, kind: Kind, counter: &Counter) 
 async fn ask(clients: &Clients, app: &Visited, kind: Kind) -> Result<Option<String>, String> {
     let url = |path: &str| app.url.join(path).unwrap_or_else(|_| app.url.clone());
     let request = match kind {
-        Kind::Fresh => clients.fresh.get(url("/")),
-        Kind::Kept => clients.kept.get(url("/")),
-        Kind::Post => clients.kept.post(url("/orders")).body("a pen, two pots of ink"),
-        Kind::Slow => clients.fresh.get(url("/slow?ms=2000")),
+        Kind::Fresh => clients.fresh.get(url(app.paths.get)),
+        Kind::Kept => clients.kept.get(url(app.paths.get)),
+        Kind::Post => clients.kept.post(url(app.paths.post)).body("a pen, two pots of ink"),
+        Kind::Slow => clients.fresh.get(url(app.paths.slow)),
     };
     let response = request.send().await.map_err(|e| words(&e))?;
     let status = response.status();

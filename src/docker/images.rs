@@ -8,7 +8,8 @@
 use std::collections::{HashMap, HashSet};
 
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder,
+    TagImageOptionsBuilder,
 };
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -99,5 +100,28 @@ impl Docker {
                 false
             }
         }
+    }
+
+    /// Takes our marks off all images: from now on none is ours. Images that somebody else named stay.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub async fn forget_own_images(&self) -> Result<(), DockerError> {
+        let repository = self.mark_repository();
+        let filters = HashMap::from([("reference", vec![repository.as_str()])]);
+        let options = ListImagesOptionsBuilder::default().filters(&filters).build();
+        let marked = self.api.list_images(Some(options)).await;
+        for image in marked.map_err(DockerError::api("listing images".to_owned()))? {
+            let ours = |tag: &&String| tag.strip_prefix(&repository).is_some_and(|rest| rest.starts_with(':'));
+            for mark in image.repo_tags.iter().filter(ours) {
+                // By its name alone: what has another one stays.
+                match self.api.remove_image(mark, None::<RemoveImageOptions>, None).await {
+                    Ok(_) => {}
+                    Err(e) if super::status(&e) == Some(404) => {}
+                    Err(e) => return Err(DockerError::api(format!("removing the name {mark}"))(e)),
+                }
+            }
+        }
+        Ok(())
     }
 }

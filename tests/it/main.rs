@@ -3,6 +3,7 @@
 
 mod agent;
 mod config;
+mod demo;
 mod docker;
 mod durable;
 mod engine;

@@ -1,24 +1,24 @@
 //! The play, act by act. Each act says what must hold and is told whether it did.
 
 use std::{
-    path::Path,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use tokio::process::Command;
-
 use super::{
-    Act, CheckSeen, DemoError, DeploymentSeen, Outcome, Requests, sample,
+    Act, CheckSeen, DemoError, DeploymentSeen, Outcome, Requests, phases,
+    sample::Change,
+    watch::{check, deployed, short},
     world::{ANN, NAME, OWNER, Stage, World},
 };
 use crate::{
+    clock,
     demo::github::{NewPull, model::Model},
     engine::commands::Verb,
 };
 
-/// Builds of a cold machine take their time.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// How a release can end.
+const ENDS: [&str; 3] = ["success", "failure", "error"];
 
 /// The sample's play.
 ///
@@ -26,19 +26,28 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// When the stage breaks.
 pub async fn all(world: &mut World) -> Result<Outcome, DemoError> {
     let mut outcome = Outcome::default();
-    let act = timed("first release", first_release(world)).await;
+    let act = timed("first release", first_release(world, &mut outcome)).await;
     outcome.acts.push(act?);
-    world.begin_load(120).await?;
     let stage = world.stage.clone();
     let stage = stage.as_ref();
+    world.begin_load(stage.sample.rate).await?;
     let pull = timed("pull request, failing test", failing_pull(stage)).await?;
     outcome.acts.push(pull);
     outcome.acts.push(timed("its fix", mended_pull(stage)).await?);
-    outcome.acts.push(timed("develop", develop(stage)).await?);
-    outcome.acts.push(timed("second release under requests", second_release(stage)).await?);
+    if let Some(draft) = stage.sample.draft {
+        outcome.acts.push(timed("develop", develop(stage, &draft())).await?);
+    }
+    let act = timed("second release under requests", second_release(stage, &mut outcome)).await;
+    outcome.acts.push(act?);
+    if stage.sample.is_in_containers() {
+        let act = timed("one line, straight to main", warm_release(stage, &mut outcome)).await;
+        outcome.acts.push(act?);
+    }
     outcome.switch_ms = stage.counter.snapshot().switch_ms;
     outcome.acts.push(timed("bad release, taken back", bad_release(stage)).await?);
-    outcome.acts.push(timed("server killed in a release", killed(stage)).await?);
+    if !stage.sample.is_in_containers() {
+        outcome.acts.push(timed("server killed in a release", killed(stage)).await?);
+    }
     let (act, ms) = rollback(stage).await?;
     outcome.acts.push(act);
     outcome.rollback_ms = ms;
@@ -46,36 +55,8 @@ pub async fn all(world: &mut World) -> Result<Outcome, DemoError> {
     Ok(outcome)
 }
 
-/// Any local repository: pushed, tested, released where it says so.
-///
-/// # Errors
-/// When it can't be pushed, or nothing comes of it.
-pub async fn own_repository(world: &mut World, path: &Path) -> Result<Outcome, DemoError> {
-    let mut outcome = Outcome::default();
-    let stage = world.stage.clone();
-    let sha = push_head(&stage, path).await?;
-    stage.say(&format!("pushed {} as main", &sha[..7]));
-    let started = Instant::now();
-    let conclusion = check(&stage, &sha, "switchover", Duration::from_secs(3600)).await?;
-    let state = deployment_or_none(&stage, &sha).await;
-    let words = match &state {
-        Some(state) => format!("switchover: {conclusion}; deployment: {state}"),
-        None => format!("switchover: {conclusion}; no environment is released from main"),
-    };
-    outcome.acts.push(Act {
-        name: "push to main".into(),
-        held: conclusion == "success" && state.as_deref().is_none_or(|s| s == "success"),
-        words,
-        ms: millis(started),
-    });
-    if state.as_deref() == Some("success") {
-        world.begin_load(60).await?;
-    }
-    finish(&stage, &mut outcome);
-    Ok(outcome)
-}
-
-fn millis(since: Instant) -> u64 {
+/// Milliseconds since then.
+pub fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -85,7 +66,8 @@ async fn timed(name: &str, act: impl Future<Output = Result<(bool, String), Demo
     Ok(Act { name: name.to_owned(), held, words, ms: millis(started) })
 }
 
-fn finish(stage: &Stage, outcome: &mut Outcome) {
+/// Adds what there is to see at the end.
+pub fn finish(stage: &Stage, outcome: &mut Outcome) {
     let (sent, failed) = stage.counter.totals();
     outcome.requests = Requests { sent, failed };
     let events = stage.counter.snapshot().events;
@@ -114,61 +96,44 @@ fn finish(stage: &Stage, outcome: &mut Outcome) {
     });
 }
 
-/// The conclusion of the newest check of this name on a commit, once it is completed.
-async fn check(stage: &Stage, sha: &str, name: &str, limit: Duration) -> Result<String, DemoError> {
-    let what = format!("check {name} on {}", &sha[..7]);
-    let look = |m: &Model| {
-        let repo = m.repo(OWNER, NAME)?;
-        let newest = repo.latest_checks(sha).into_iter().find(|c| c.name == name)?;
-        newest.conclusion.clone()
-    };
-    Ok(stage.github.wait_for(&what, limit, look).await?)
-}
-
-/// The state of the newest deployment of a commit, once it is one of these.
-async fn deployed(stage: &Stage, sha: &str, states: &[&str]) -> Result<String, DemoError> {
-    let what = format!("deployment of {} to become {}", &sha[..7], states.join(" or "));
-    let look = |m: &Model| {
-        let mut deployments = m.repo(OWNER, NAME)?.deployments.values();
-        let state = deployments.rfind(|d| d.sha == sha)?.state().to_owned();
-        states.contains(&state.as_str()).then_some(state)
-    };
-    Ok(stage.github.wait_for(&what, PATIENCE, look).await?)
-}
-
-async fn deployment_or_none(stage: &Stage, sha: &str) -> Option<String> {
-    let look = |m: &Model| {
-        let mut deployments = m.repo(OWNER, NAME)?.deployments.values();
-        deployments.rfind(|d| d.sha == sha).map(|_| ())
-    };
-    stage.github.wait_for("a deployment", Duration::from_secs(5), look).await.ok()?;
-    deployed(stage, sha, &["success", "failure", "error", "inactive"]).await.ok()
-}
-
-async fn push(stage: &Stage, branch: &str, file: &str, text: &str, message: &str) -> Result<String, DemoError> {
-    let sha = stage.github.commit(stage.repo, branch, &[(file, Some(text))], message, ANN).await?;
-    stage.say(&format!("pushed {} to {branch}: {message}", &sha[..7]));
+async fn push(stage: &Stage, branch: &str, change: &Change) -> Result<String, DemoError> {
+    let sha = stage.push(branch, change).await?;
+    stage.say(&format!("pushed {} to {branch}: {}", short(&sha), change.message));
     Ok(sha)
 }
 
-async fn first_release(world: &World) -> Result<(bool, String), DemoError> {
+async fn first_release(world: &World, outcome: &mut Outcome) -> Result<(bool, String), DemoError> {
     let stage = &world.stage;
-    let files: Vec<(&str, Option<&str>)> = sample::first().into_iter().map(|(p, t)| (p, Some(t))).collect();
+    let files: Vec<(&str, Option<&str>)> = (stage.sample.files)().into_iter().map(|(p, t)| (p, Some(t))).collect();
+    let pushed = clock::now();
     let sha = stage.github.commit(stage.repo, "main", &files, "Open the shop", ANN).await?;
-    stage.say(&format!("pushed {} to main: two apps with their tests", &sha[..7]));
-    let conclusion = check(stage, &sha, "switchover", PATIENCE).await?;
+    stage.say(&format!("pushed {} to main: {}", short(&sha), stage.sample.holds));
+    let conclusion = check(stage, &sha, "switchover").await?;
     stage.say(&format!("tests of both apps: {conclusion}"));
-    let state = deployed(stage, &sha, &["success", "failure", "error"]).await?;
+    let mut stored = true;
+    if let (Some(containers), "success") = (&stage.containers, conclusion.as_str()) {
+        for app in stage.sample.images {
+            stored &= containers.has_image(NAME, app, &sha).await?;
+        }
+        let words = if stored { "both images are in" } else { "an image is missing in" };
+        stage.say(&format!("{words} {}", containers.place()));
+    }
+    if conclusion != "success" {
+        return Ok((false, format!("switchover: {conclusion} on {}", short(&sha))));
+    }
+    let state = deployed(stage, &sha, &ENDS).await?;
     stage.say(&format!("first release: {state}"));
-    Ok((conclusion == "success" && state == "success", format!("tested, built, live: {}", &sha[..7])))
+    outcome.phases.insert("1 first, cold", phases::of(stage, &sha, pushed).await?);
+    let made = if stage.containers.is_some() { "tested, built, pushed, live" } else { "tested, built, live" };
+    Ok((stored && state == "success", format!("{made}: {}", short(&sha))))
 }
 
 async fn failing_pull(stage: &Stage) -> Result<(bool, String), DemoError> {
-    let sha = push(stage, "discount", "backend/src/price.rs", &sample::wrong_price(), "Round the discount").await?;
+    let sha = push(stage, "discount", &(stage.sample.wrong)()).await?;
     let new = NewPull { title: "A rounder discount".into(), head: "discount".into(), ..NewPull::default() };
     let number = stage.github.open_pull(stage.repo, ANN, new).await?;
-    let test = check(stage, &sha, "backend / test (pull_request)", PATIENCE).await?;
-    let all = check(stage, &sha, "switchover", PATIENCE).await?;
+    let test = check(stage, &sha, "backend / test (pull_request)").await?;
+    let all = check(stage, &sha, "switchover").await?;
     let lines = stage.github.read(|m| {
         let repo = m.repo(OWNER, NAME)?;
         let check = repo.latest_checks(&sha).into_iter().find(|c| c.name == "backend / test (pull_request)")?;
@@ -177,20 +142,20 @@ async fn failing_pull(stage: &Stage) -> Result<(bool, String), DemoError> {
     });
     let (n, place) = lines.unwrap_or((0, "no line".into()));
     stage.say(&format!("pull request {number}: {test}, {n} annotation at {place}"));
-    Ok((test == "failure" && all == "failure" && n > 0, format!("{n} failed test shown at {place}")))
+    let held = test == "failure" && all == "failure" && n > 0 && place == stage.sample.place;
+    Ok((held, format!("{n} failed test shown at {place}")))
 }
 
 async fn mended_pull(stage: &Stage) -> Result<(bool, String), DemoError> {
-    let sha = push(stage, "discount", "backend/src/price.rs", &sample::right_price(), "Name the discount").await?;
-    let all = check(stage, &sha, "switchover", PATIENCE).await?;
+    let sha = push(stage, "discount", &(stage.sample.right)()).await?;
+    let all = check(stage, &sha, "switchover").await?;
     stage.say(&format!("mended: {all}"));
     Ok((all == "success", "all checks green".into()))
 }
 
-async fn develop(stage: &Stage) -> Result<(bool, String), DemoError> {
-    let page = sample::page("The sample shop, next season");
-    let sha = push(stage, "develop", "frontend/src/page.rs", &page, "Draft the next season").await?;
-    let all = check(stage, &sha, "switchover", PATIENCE).await?;
+async fn develop(stage: &Stage, draft: &Change) -> Result<(bool, String), DemoError> {
+    let sha = push(stage, "develop", draft).await?;
+    let all = check(stage, &sha, "switchover").await?;
     let (reused, deployed) = stage.github.read(|m| {
         let Some(repo) = m.repo(OWNER, NAME) else { return (false, true) };
         let deployed = repo.deployments.values().any(|d| d.sha == sha);
@@ -208,28 +173,42 @@ async fn develop(stage: &Stage) -> Result<(bool, String), DemoError> {
     Ok((all == "success" && reused && !deployed, "tested, not released".into()))
 }
 
-async fn second_release(stage: &Stage) -> Result<(bool, String), DemoError> {
+/// Waits for the release of a commit; tells how it ended and how many requests there were meanwhile.
+async fn under_requests(stage: &Stage, sha: &str, sent: u64) -> Result<(bool, String), DemoError> {
+    let state = deployed(stage, sha, &ENDS).await?;
+    let (now, failed) = stage.counter.totals();
+    stage.say(&format!("released {} under {} requests, {failed} failed", short(sha), now - sent));
+    Ok((state == "success" && failed == 0, format!("{} requests, {failed} failed", now - sent)))
+}
+
+async fn second_release(stage: &Stage, outcome: &mut Outcome) -> Result<(bool, String), DemoError> {
     let pull = stage.github.read(|m| m.repo(OWNER, NAME).and_then(|r| r.pulls.keys().next_back().copied()));
     let Some(pull) = pull else { return Err(DemoError::Other("the pull request is gone".into())) };
-    let (sent, _) = stage.counter.totals();
+    let ((sent, _), pushed) = (stage.counter.totals(), clock::now());
     let sha = stage.github.merge_pull(stage.repo, pull, ANN).await?;
-    stage.say(&format!("merged pull request {pull} as {}", &sha[..7]));
-    let state = deployed(stage, &sha, &["success", "failure", "error"]).await?;
-    let (now, failed) = stage.counter.totals();
-    stage.say(&format!("released {} under {} requests, {failed} failed", &sha[..7], now - sent));
-    Ok((state == "success" && failed == 0, format!("{} requests, {failed} failed", now - sent)))
+    stage.say(&format!("merged pull request {pull} as {}", short(&sha)));
+    let seen = under_requests(stage, &sha, sent).await?;
+    outcome.phases.insert("2 merged", phases::of(stage, &sha, pushed).await?);
+    Ok(seen)
+}
+
+async fn warm_release(stage: &Stage, outcome: &mut Outcome) -> Result<(bool, String), DemoError> {
+    let ((sent, _), pushed) = (stage.counter.totals(), clock::now());
+    let sha = push(stage, "main", &(stage.sample.greeting)("Welcome to the best shop")).await?;
+    let seen = under_requests(stage, &sha, sent).await?;
+    outcome.phases.insert("3 one line, warm", phases::of(stage, &sha, pushed).await?);
+    Ok(seen)
 }
 
 async fn bad_release(stage: &Stage) -> Result<(bool, String), DemoError> {
     let before = live(stage).await?;
-    let bad = sample::unwell("Welcome to the shop!");
-    let sha = push(stage, "main", "backend/src/main.rs", &bad, "Keep more connections open").await?;
-    let state = deployed(stage, &sha, &["failure", "error", "success"]).await?;
+    let sha = push(stage, "main", &(stage.sample.unwell)("Welcome to the shop!")).await?;
+    let state = deployed(stage, &sha, &ENDS).await?;
     let after = live(stage).await?;
     let (_, failed) = stage.counter.totals();
-    stage.say(&format!("the watch took {} back: {state}; {failed} requests failed", &sha[..7]));
+    stage.say(&format!("the watch took {} back: {state}; {failed} requests failed", short(&sha)));
     let held = state == "failure" && before.is_some() && before == after && failed == 0;
-    Ok((held, format!("{} was live, was unwell, was taken back", &sha[..7])))
+    Ok((held, format!("{} was live, was unwell, was taken back", short(&sha))))
 }
 
 async fn live(stage: &Stage) -> Result<Option<String>, DemoError> {
@@ -237,14 +216,13 @@ async fn live(stage: &Stage) -> Result<Option<String>, DemoError> {
 }
 
 async fn killed(stage: &Stage) -> Result<(bool, String), DemoError> {
-    let good = sample::greeting("Welcome to the best shop");
-    let sha = push(stage, "main", "backend/src/main.rs", &good, "Greet louder").await?;
+    let sha = push(stage, "main", &(stage.sample.greeting)("Welcome to the best shop")).await?;
     // As soon as the release shows on GitHub the server is gone, and back.
     deployed(stage, &sha, &["queued", "pending", "in_progress", "success"]).await?;
     stage.kill_server().await;
     stage.say("kill -9 of the server in the middle of the release");
     stage.start_server().await?;
-    let state = deployed(stage, &sha, &["success", "failure", "error"]).await?;
+    let state = deployed(stage, &sha, &ENDS).await?;
     let (_, failed) = stage.counter.totals();
     let (deployments, checks) = stage.github.read(|m| {
         let Some(repo) = m.repo(OWNER, NAME) else { return (0, 0) };
@@ -259,11 +237,12 @@ async fn rollback(stage: &Stage) -> Result<(Act, Option<u64>), DemoError> {
     let apps = stage.addresses().await?;
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
     let http = http.map_err(|e| DemoError::Other(e.to_string()))?;
-    let Some(backend) = apps.iter().find(|a| a.app == "backend") else {
+    let backend = apps.iter().find(|a| a.app == "backend").and_then(|a| a.url.join(a.paths.get).ok());
+    let Some(backend) = backend else {
         return Err(DemoError::Other("the back end has no address".into()));
     };
     let release = async || {
-        let answer = http.get(backend.url.clone()).send().await.ok()?;
+        let answer = http.get(backend.clone()).send().await.ok()?;
         answer.headers().get("x-release").and_then(|v| v.to_str().ok()).map(str::to_owned)
     };
     let before = release().await;
@@ -293,26 +272,4 @@ async fn rollback(stage: &Stage) -> Result<(Act, Option<u64>), DemoError> {
     let words = format!("{} ms, then held; {failed} requests failed", ms.map_or("–".into(), |m| m.to_string()));
     stage.say(&format!("rolled back: {words}"));
     Ok((Act { name: "rollback by hand".into(), held: good, words, ms: millis(started) }, ms))
-}
-
-async fn push_head(stage: &Stage, path: &Path) -> Result<String, DemoError> {
-    let remote = stage.github.push_url(ANN, OWNER, NAME)?;
-    let git = |args: Vec<String>| {
-        let mut command = Command::new("git");
-        command.arg("-C").arg(path).args(args).env("GIT_TERMINAL_PROMPT", "0").kill_on_drop(true);
-        command
-    };
-    let out = git(vec!["rev-parse".into(), "HEAD".into()]).output().await.map_err(DemoError::io("starting git"))?;
-    let sha = String::from_utf8_lossy(&out.stdout).trim().to_owned();
-    if !out.status.success() || sha.len() != 40 {
-        return Err(DemoError::Other(format!("{} is no git repository with a commit", path.display())));
-    }
-    let out = git(vec!["push".into(), "--quiet".into(), remote.to_string(), "HEAD:refs/heads/main".into()])
-        .output()
-        .await
-        .map_err(DemoError::io("starting git"))?;
-    if !out.status.success() {
-        return Err(DemoError::Other(format!("git push: {}", String::from_utf8_lossy(&out.stderr).trim())));
-    }
-    Ok(sha)
 }

@@ -1,22 +1,33 @@
 //! The demo: a stand-in GitHub, a real server process, its agent and a sample repository, and a play over them.
 //!
-//! * [`world`]: starts and stops everything.
-//! * [`acts`]: what is played, and what must hold.
-//! * [`sample`]: the repository, its good and its bad changes.
+//! * [`world`]: starts and stops everything; [`containers`]: an engine and a registry.
+//! * [`acts`]: what is played, and what must hold; [`own`]: the same for somebody's own repository; [`watch`]: waiting
+//!   for what GitHub shows.
+//! * [`sample`]: the repositories, their good and their bad changes: [`shop`], [`spring`].
+//! * [`phases`]: how long the parts of a release took.
 //! * [`page`]: the counter page's buttons.
 
 mod acts;
+mod containers;
+pub mod own;
 mod page;
-mod sample;
+pub mod phases;
+pub mod sample;
+mod shop;
+mod spring;
+mod watch;
 mod world;
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::github::StandInError;
-pub use world::World;
+use containers::Containers;
+use phases::Phases;
+use sample::Sample;
+use world::World;
 
 /// What is shown and how.
 #[derive(Debug, Clone)]
@@ -25,14 +36,20 @@ pub struct Options {
     pub once: bool,
     /// Print one JSON object instead of the progress and the table.
     pub json: bool,
-    /// A local repository instead of the sample.
+    /// The sample.
+    pub sample: Sample,
+    /// A local repository instead of it.
     pub repo: Option<PathBuf>,
+    /// The Docker engine that is asked for.
+    pub docker_host: Option<String>,
+    /// The Docker engine where none is asked for.
+    pub docker_default: String,
+    /// A registry at HOST:PORT instead of one of the demo's own.
+    pub registry: Option<String>,
     /// Keep everything here instead of a temporary folder.
     pub data: Option<PathBuf>,
     /// The `switchover` binary.
     pub exe: PathBuf,
-    /// Requests a second.
-    pub rate: u32,
 }
 
 /// Why the demo can't go on.
@@ -125,6 +142,8 @@ pub struct Outcome {
     pub rollback_ms: Option<u64>,
     /// Messages that Slack would have got.
     pub messages: u64,
+    /// How long the parts of the releases took.
+    pub phases: BTreeMap<&'static str, Phases>,
 }
 
 impl Outcome {
@@ -140,9 +159,33 @@ impl Outcome {
 /// # Errors
 /// When something of the stage can't be built; what the product does wrong is an act that did not hold.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, DemoError> {
-    let mut world = World::start(&options).await?;
+    // Removed when all that writes there has ended.
+    let (_folder, data) = match &options.data {
+        Some(data) => (None, std::path::absolute(data).map_err(DemoError::io(data.display().to_string()))?),
+        None => {
+            let folder = tempfile::Builder::new().prefix("switchover-demo-").tempdir();
+            let folder = folder.map_err(DemoError::io("making a temporary folder"))?;
+            let data = folder.path().to_owned();
+            (Some(folder), data)
+        }
+    };
+    std::fs::create_dir_all(data.join("server")).map_err(DemoError::io(format!("making {}", data.display())))?;
+    let containers = containers_for(&options).await?.map(Arc::new);
+    let held = match World::start(&options, data.clone(), containers.clone()).await {
+        Ok(world) => on_stage(world, &options, &shutdown).await,
+        Err(e) => Err(e),
+    };
+    if let Some(containers) = containers {
+        for what in containers.clean(Some(&data.join("server"))).await {
+            eprintln!("switchover: could not be removed: {what}");
+        }
+    }
+    held
+}
+
+async fn on_stage(mut world: World, options: &Options, shutdown: &CancellationToken) -> Result<bool, DemoError> {
     let result = tokio::select! {
-        result = play(&mut world, &options) => Some(result),
+        result = play(&mut world, options) => Some(result),
         () = shutdown.cancelled() => None,
     };
     let held = match result {
@@ -152,9 +195,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, 
             Err(e)
         }
         Some(Ok(outcome)) => {
-            show(&options, &outcome);
+            show(options, &outcome);
             if !options.once {
-                stay(&world, &shutdown).await;
+                stay(&world, shutdown).await;
             }
             Ok(outcome.held())
         }
@@ -163,9 +206,28 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, 
     held
 }
 
+/// An engine and a registry, where the play needs them.
+async fn containers_for(options: &Options) -> Result<Option<Containers>, DemoError> {
+    let host = options.docker_host.as_deref().unwrap_or(&options.docker_default);
+    let wanted = match &options.repo {
+        None => options.sample.is_in_containers(),
+        Some(_) if options.docker_host.is_some() || options.registry.is_some() => true,
+        Some(path) => own::has_dockerfile(path).await? && containers::is_reachable(host).await,
+    };
+    let say = |words: &str| {
+        if !options.json {
+            println!("  {words}");
+        }
+    };
+    if !wanted {
+        return Ok(None);
+    }
+    Containers::prepare(host, options.registry.as_deref(), say).await.map(Some)
+}
+
 async fn play(world: &mut World, options: &Options) -> Result<Outcome, DemoError> {
     match &options.repo {
-        Some(path) => acts::own_repository(world, path).await,
+        Some(path) => own::repository(world, path).await,
         None => acts::all(world).await,
     }
 }
@@ -192,11 +254,16 @@ fn show(options: &Options, outcome: &Outcome) {
     println!("  way back          {} from the command to every request on the release before", ms(outcome.rollback_ms));
     println!("  check runs        {} on GitHub, deployments {}", outcome.checks.len(), outcome.deployments.len());
     println!();
+    if !outcome.phases.is_empty() {
+        println!("{}", phases::table(&outcome.phases));
+    }
 }
 
 async fn stay(world: &World, shutdown: &CancellationToken) {
     println!("  Everything stays up until Ctrl-C:\n");
-    for (what, address) in world.links() {
+    let apps = world.stage.addresses().await.unwrap_or_default();
+    let apps = apps.into_iter().map(|a| (format!("the app {}", a.app), a.url.to_string()));
+    for (what, address) in world.links().into_iter().chain(apps) {
         println!("    {what:<22} {address}");
     }
     println!("\n  Push something of your own:\n\n    git clone {} shop\n", world.remote());

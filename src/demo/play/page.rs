@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::{
-    sample,
-    world::{ANN, Stage},
-};
+use super::{watch::short, world::Stage};
 use crate::{demo::counter::Actions, engine::commands::Verb};
 
 /// The buttons over the stage.
@@ -44,17 +41,9 @@ impl Buttons {
             stage.command(Verb::Resume).await.map_err(|e| e.to_string())?;
         }
         let text = format!("Welcome, it is {}", crate::clock::now().strftime("%H:%M:%S"));
-        let (file, message) = if good {
-            (sample::greeting(&text), "Greet with the time")
-        } else {
-            (sample::unwell(&text), "Keep more connections open")
-        };
-        let sha = stage
-            .github
-            .commit(stage.repo, "main", &[("backend/src/main.rs", Some(&file))], message, ANN)
-            .await
-            .map_err(|e| e.to_string())?;
+        let change = if good { stage.sample.greeting } else { stage.sample.unwell }(&text);
+        let sha = stage.push("main", &change).await.map_err(|e| e.to_string())?;
         let resumed = if held { " (the hold was ended first)" } else { "" };
-        Ok(format!("Pushed {}: {message}{resumed}.", &sha[..7]))
+        Ok(format!("Pushed {}: {}{resumed}.", short(&sha), change.message))
     }
 }

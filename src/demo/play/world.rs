@@ -16,7 +16,12 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::{DemoError, Options, page};
+use super::{
+    DemoError, Options,
+    containers::Containers,
+    page,
+    sample::{Change, Sample},
+};
 use crate::{
     agent,
     control::Control,
@@ -35,6 +40,11 @@ pub const NAME: &str = "shop";
 /// Who works there.
 pub const ANN: &str = "ann";
 
+/// Builds of a cold machine take their time.
+const SHORT: Duration = Duration::from_secs(300);
+/// And so do downloads of everything that a build stands on.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// Everything that runs. The parts that buttons need are shared.
 pub struct World {
     /// The shared parts.
@@ -43,7 +53,6 @@ pub struct World {
     load: Option<(CancellationToken, tokio::task::JoinHandle<Result<(), reqwest::Error>>)>,
     page: actix_web::dev::ServerHandle,
     page_address: SocketAddr,
-    _folder: Option<tempfile::TempDir>,
 }
 
 /// What buttons and acts need.
@@ -60,6 +69,12 @@ pub struct Stage {
     pub control: Control,
     /// Print no progress.
     pub quiet: bool,
+    /// What is played with.
+    pub sample: Sample,
+    /// Engine and registry of a play in containers.
+    pub containers: Option<Arc<Containers>>,
+    /// The longest that anything may take.
+    pub patience: Duration,
     server: Mutex<Option<Child>>,
     launch: Launch,
     began: Instant,
@@ -78,17 +93,7 @@ impl World {
     ///
     /// # Errors
     /// When something of it can't be started.
-    pub async fn start(options: &Options) -> Result<Self, DemoError> {
-        let (folder, data) = match &options.data {
-            Some(data) => (None, data.clone()),
-            None => {
-                let folder = tempfile::Builder::new().prefix("switchover-demo-").tempdir();
-                let folder = folder.map_err(DemoError::io("making a temporary folder"))?;
-                let data = folder.path().to_owned();
-                (Some(folder), data)
-            }
-        };
-        std::fs::create_dir_all(data.join("server")).map_err(DemoError::io(format!("making {}", data.display())))?;
+    pub async fn start(options: &Options, data: PathBuf, containers: Option<Arc<Containers>>) -> Result<Self, DemoError> {
         let github = StandIn::start(StandInConfig {
             data: data.join("github"),
             listen: ([127, 0, 0, 1], 0).into(),
@@ -110,11 +115,17 @@ impl World {
         write_private(&key, &app.private_key_pem)?;
         let settings = data.join("switchover.toml");
         let full = format!("{OWNER}/{NAME}");
-        std::fs::write(
-            &settings,
-            format!("trusted_local = [\"{full}\"]\n\n[targets.here]\nkind = \"local\"\nrepositories = [\"{full}\"]\n"),
-        )
-        .map_err(DemoError::io("writing switchover.toml"))?;
+        let text = match &containers {
+            None => {
+                format!("trusted_local = [{full:?}]\n\n[targets.here]\nkind = \"local\"\nrepositories = [{full:?}]\n")
+            }
+            Some(containers) => {
+                // The registry asks for no password, but the settings do.
+                write_private(&data.join("registry-password"), "none\n")?;
+                containers.settings_file(&full, "registry-password")
+            }
+        };
+        std::fs::write(&settings, text).map_err(DemoError::io("writing switchover.toml"))?;
         let server_data = data.join("server");
         let env = [
             ("SWITCHOVER_CONFIG", settings.display().to_string()),
@@ -135,6 +146,9 @@ impl World {
             messages: AtomicU64::new(0),
             control: Control::new(&server_data)?,
             quiet: options.json,
+            sample: options.sample,
+            patience: if containers.is_some() || options.repo.is_some() { LONG } else { SHORT },
+            containers,
             server: Mutex::new(None),
             launch: Launch {
                 exe: options.exe.clone(),
@@ -147,7 +161,7 @@ impl World {
         let page = serve_page(page_address, counter, stage.clone())?;
         stage.start_server().await?;
         stage.github.install(app.id, OWNER, Some(&[repo]))?;
-        Ok(Self { stage, data, load: None, page, page_address, _folder: folder })
+        Ok(Self { stage, data, load: None, page, page_address })
     }
 
     /// Sends constant requests to the apps from now on.
@@ -205,6 +219,22 @@ impl Stage {
         if !self.quiet {
             println!("  {:>6.1} s  {words}", self.began.elapsed().as_secs_f64());
         }
+    }
+
+    /// Tells that nothing new happened yet: for the terminal alone.
+    pub fn still(&self, words: &str) {
+        if !self.quiet {
+            println!("  {:>6.1} s    … {words}", self.began.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Commits a change to a branch and pushes it.
+    ///
+    /// # Errors
+    /// Git refuses.
+    pub async fn push(&self, branch: &str, change: &Change) -> Result<String, DemoError> {
+        let files: Vec<_> = change.files.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect();
+        Ok(self.github.commit(self.repo, branch, &files, change.message, ANN).await?)
     }
 
     /// Starts the server and waits until it answers.
@@ -280,7 +310,8 @@ impl Stage {
                 let Some(address) = state.address else { continue };
                 let text = if address.contains("://") { address } else { format!("http://{address}/") };
                 let url = Url::parse(&text).map_err(|e| DemoError::Other(format!("{text}: {e}")))?;
-                visited.push(Visited { app: app.to_string(), url });
+                let paths = (self.sample.paths)(app.as_str());
+                visited.push(Visited { app: app.to_string(), url, paths });
             }
         }
         Ok(visited)

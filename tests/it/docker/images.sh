@@ -17,6 +17,7 @@ recipe_of() {
     eclipse-temurin:17*) echo jdk ;;
     postgres:*) echo postgres ;;
     redis:*) echo redis ;;
+    registry:2*) echo registry ;;
     *) return 1 ;;
     esac
 }
@@ -233,5 +234,18 @@ recipe_redis() {
 	USER redis
 	EXPOSE 6379
 	CMD ["redis-server", "--protected-mode", "no", "--bind", "0.0.0.0"]
+	DOCKER
+}
+
+recipe_registry() {
+    built registry <<-DOCKER
+	FROM tmp/debian
+	RUN $APT docker-registry && rm -rf /var/lib/apt/lists && mkdir -p /etc/docker/registry /var/lib/registry \\
+	    && printf '%s\n' 'version: 0.1' 'storage: {filesystem: {rootdirectory: /var/lib/registry}}' 'http: {addr: ":5000"}' \\
+	       >/etc/docker/registry/config.yml
+	VOLUME /var/lib/registry
+	EXPOSE 5000
+	ENTRYPOINT ["docker-registry", "serve"]
+	CMD ["/etc/docker/registry/config.yml"]
 	DOCKER
 }
