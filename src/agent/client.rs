@@ -1,6 +1,10 @@
 //! The server's end of the unix socket. A connection per command: an agent that was restarted between two is no fault.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
@@ -22,6 +26,8 @@ use crate::domain::ids::Epoch;
 const ANSWER: Duration = Duration::from_secs(15);
 /// Commands that stop processes wait for their grace time.
 const STOP: Duration = Duration::from_secs(15 * 60);
+/// A new agent is up in some ten milliseconds; each side of a hand-over waits 15 s for the other.
+const UPGRADE: Duration = Duration::from_secs(40);
 /// One answer; the state of a host with many releases is large.
 const MAX_LINE: usize = 64 * 1024 * 1024;
 
@@ -286,6 +292,30 @@ impl Client {
             }
         });
         Ok(events.boxed())
+    }
+
+    /// Has the agent start this program in its place, and hand over to it: no request is lost ([`Request::Upgrade`]).
+    /// Says who answers from then on.
+    pub async fn upgrade(&self, exe: &Path) -> Result<Hello, ClientError> {
+        let before = self.hello().await?;
+        match self.call_within(&Request::Upgrade { exe: exe.to_owned() }, UPGRADE).await {
+            // The connection's end is the agent's.
+            Err(ClientError::Unavailable { .. }) => {}
+            Ok(other) => return Err(unexpected(&other)),
+            Err(other) => return Err(other),
+        }
+        let deadline = tokio::time::Instant::now() + UPGRADE;
+        loop {
+            let why = match self.hello().await {
+                Ok(now) if now.pid != before.pid => return Ok(now),
+                Ok(_) => self.away("the same agent answers as before"),
+                Err(away) => away,
+            };
+            if tokio::time::Instant::now() >= deadline {
+                return Err(why);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Returns when the agent that answers now has ended.

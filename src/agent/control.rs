@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::{fd::AsRawFd as _, unix::fs::PermissionsExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::PermissionsExt as _,
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -76,6 +79,17 @@ impl Control {
         Ok(Self(listener))
     }
 
+    /// The socket of the agent before.
+    pub(super) fn inherit(listener: std::os::unix::net::UnixListener) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Ok(Self(UnixListener::from_std(listener)?))
+    }
+
+    /// For the next agent.
+    pub(super) fn share(&self) -> std::io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
+    }
+
     pub(super) fn serve(self, agent: Arc<Agent>) -> Speaking {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (stopped, of_clients) = (stop.clone(), tasks.clone());
@@ -115,6 +129,11 @@ impl Control {
 }
 
 impl Speaking {
+    /// Leaves the socket to the next agent.
+    pub(super) fn leave(&self) {
+        self.stop.cancel();
+    }
+
     /// Ends all connections; answers under way are still given.
     pub(super) async fn end(self, path: &Path) {
         let _ = fs::remove_file(path);
@@ -152,14 +171,20 @@ async fn speak(agent: &Arc<Agent>, stream: UnixStream, stop: &CancellationToken)
             Some(Ok(line)) => match serde_json::from_str::<Request>(&line) {
                 Err(e) => refused(format!("not a request: {}", without_values(&e))),
                 Ok(Request::Subscribe) => return events(agent, lines, write, stop).await,
+                Ok(Request::HandOver { protocol }) => match agent.begin_hand_over(protocol) {
+                    Ok(fixed) => return hand_over(agent, fixed, lines, write).await,
+                    Err(why) => Reply::Error { code: why.code, message: why.message },
+                },
                 Ok(request) => {
                     let reply = tokio::select! {
                         // Only waiting is broken off; a change always comes to its end.
                         () = stop.cancelled(), if matches!(request, Request::WaitIdle { .. }) => return,
+                        // The next agent has the state now: it is asked again.
+                        () = agent.has_let_go() => return,
                         reply = agent.answer(request.clone()) => reply,
                     };
                     // A stop that was given up is not done: better no answer than a wrong one.
-                    if agent.has_ended() && waits(&request) {
+                    if agent.is_closed() || agent.has_ended() && waits(&request) {
                         return;
                     }
                     reply
@@ -168,6 +193,22 @@ async fn speak(agent: &Arc<Agent>, stream: UnixStream, stop: &CancellationToken)
         };
         if send(&mut write, &reply).await.is_err() {
             return;
+        }
+    }
+}
+
+async fn hand_over(
+    agent: &Arc<Agent>,
+    fixed: [OwnedFd; 2],
+    lines: FramedRead<OwnedReadHalf, LinesCodec>,
+    write: OwnedWriteHalf,
+) {
+    let Ok(stream) = lines.into_inner().reunite(write) else { return agent.hand_over_failed() };
+    match super::handover::hand_over(agent, fixed, stream).await {
+        Ok(link) => agent.end_with(link),
+        Err(e) => {
+            tracing::error!(error = %e, "the next agent did not take over; this one goes on");
+            agent.hand_over_failed();
         }
     }
 }

@@ -9,17 +9,20 @@
 //! * `proxy`: the way of a request. `copy` and `process`: supervision.
 //! * `status`: what is told of both. `ports`: those that the agent chooses.
 //! * `control` and [`Client`]: the two ends of the socket; `start`: how the server gets an agent and keeps it.
+//! * `handover`: the next agent takes the place of one that runs.
 //!
 //! What holds:
 //! * A pointer is on disk before it moves, and it moves before the command is answered.
 //! * A command with a lower epoch than the claimed one changes nothing.
 //! * Processes live on when the agent dies: the next one finds them by number and start time, or by their output,
 //!   and starts only what is gone. After a reboot it starts all that shall run and listens where it did.
+//! * An agent that is started where one runs takes its place, and no request is lost by that.
 
 mod client;
 mod control;
 mod copy;
 mod core;
+mod handover;
 mod ports;
 mod process;
 pub mod protocol;
@@ -30,9 +33,14 @@ mod state;
 mod status;
 
 use std::{
+    collections::HashMap,
     fs::{self, DirBuilder},
     io::{self, IsTerminal as _, Read as _, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    net::SocketAddr,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
@@ -148,12 +156,21 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
     if !io::stdin().is_terminal() {
         let _ = nix::unistd::setsid();
     }
-    let lock = lock(&data).await?;
     let store = Store::new(&data);
+    let place = take_place(&data, &store).await?;
     let saved = load(&store)?;
-    let limits = proxy::Limits { connections: Arc::new(Semaphore::new(connections())), tasks: TaskTracker::new() };
-    let control = control::Control::bind(&socket_path(&data))?;
-    let agent = Agent::start(store, saved, limits.clone()).await;
+    let limits = proxy::Limits {
+        connections: Arc::new(Semaphore::new(connections())),
+        tasks: TaskTracker::new(),
+        tunnels: TaskTracker::new(),
+    };
+    let shared = (place.lock.as_fd().try_clone_to_owned()).and_then(|lock| Ok((lock, place.control.share()?)));
+    let agent = Agent::start(store, saved, limits.clone(), place.listeners, place.elder).await;
+    let (lock, control) = (place.lock, place.control);
+    match shared {
+        Ok((lock, control)) => agent.keep(lock, control),
+        Err(e) => tracing::warn!(error = %e, "this agent will not be able to hand over"),
+    }
     let mut ending = agent.ending.subscribe();
     let speaking = control.serve(Arc::clone(&agent));
     let mut rounds = tokio::time::interval(ROUND);
@@ -169,6 +186,11 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
         }
     };
     tracing::info!(?how, "agent ends");
+    if how == Ending::HandedOver {
+        speaking.leave();
+        end_as_elder(&agent, &limits, lock, shutdown).await;
+        return Ok(());
+    }
     agent.stop_listening();
     limits.tasks.close();
     if how == Ending::StopSlots {
@@ -181,6 +203,70 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
     drop(lock);
     let _ = tokio::time::timeout(DRAIN, limits.tasks.wait()).await;
     Ok(())
+}
+
+/// What an agent needs to begin.
+struct Place {
+    lock: Flock<fs::File>,
+    control: control::Control,
+    listeners: HashMap<SocketAddr, std::net::TcpListener>,
+    /// The agent before, if it still lives.
+    elder: Option<handover::Link>,
+}
+
+/// Takes a free place, or that of the agent that runs.
+async fn take_place(data: &Path, store: &Store) -> Result<Place, AgentError> {
+    let socket = socket_path(data);
+    if let Ok(lock) = lock(data, Duration::ZERO).await {
+        return Ok(Place { lock, control: control::Control::bind(&socket)?, listeners: HashMap::new(), elder: None });
+    }
+    let Some(mut inheritance) = handover::ask(&socket).await? else {
+        let lock = lock(data, LOCK_WAIT).await?;
+        return Ok(Place { lock, control: control::Control::bind(&socket)?, listeners: HashMap::new(), elder: None });
+    };
+    // The one that runs goes on if this fails.
+    load(store)?;
+    let failed = |error| AgentError::Io { what: "the agent that runs did not hand over".to_owned(), error };
+    inheritance.begin().await.map_err(failed)?;
+    tracing::info!("took the place of the agent that ran");
+    let handover::Inheritance { lock, control, listeners, link } = inheritance;
+    // The lock belongs to the open file, which both processes share.
+    let mut lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| failed(e.into()))?;
+    note_holder(&mut lock).map_err(failed)?;
+    let control = control::Control::inherit(control).map_err(failed)?;
+    Ok(Place { lock, control, listeners, elder: Some(link) })
+}
+
+/// Ends what was begun here; the next agent has all else.
+async fn end_as_elder(agent: &Arc<Agent>, limits: &proxy::Limits, lock: Flock<fs::File>, shutdown: CancellationToken) {
+    let Some(link) = agent.link() else { return };
+    let done = CancellationToken::new();
+    let (all, is_done) = (limits.clone(), done.clone());
+    tokio::spawn(async move {
+        for tracker in [all.tasks, all.tunnels] {
+            tracker.close();
+            tracker.wait().await;
+        }
+        is_done.cancel();
+    });
+    let heir_lives = tokio::select! {
+        lives = handover::serve_out(agent, link, done.clone()) => lives,
+        () = shutdown.cancelled() => true,
+    };
+    if heir_lives {
+        // Both processes share the lock; unlocked here, it would be lost there.
+        std::mem::forget(lock);
+    } else {
+        tracing::warn!("the next agent is gone; its place is free");
+        drop(lock);
+        tokio::select! {
+            () = done.cancelled() => {}
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(handover::LAST) => {}
+        }
+    }
+    agent.stop_listening();
+    let _ = tokio::time::timeout(DRAIN, limits.tasks.wait()).await;
 }
 
 fn load(store: &Store) -> Result<Saved, AgentError> {
@@ -197,19 +283,22 @@ fn load(store: &Store) -> Result<Saved, AgentError> {
     Ok(saved)
 }
 
-async fn lock(data: &Path) -> Result<Flock<fs::File>, AgentError> {
+/// Writes down who holds the lock.
+fn note_holder(held: &mut Flock<fs::File>) -> io::Result<()> {
+    let pid = std::process::id().to_string();
+    held.set_len(0).and_then(|()| held.rewind()).and_then(|()| held.write_all(pid.as_bytes()))
+}
+
+async fn lock(data: &Path, wait: Duration) -> Result<Flock<fs::File>, AgentError> {
     let path = data.join("agent.lock");
     let what = format!("can't lock {}", path.display());
     let open = || fs::OpenOptions::new().create(true).read(true).write(true).truncate(false).mode(0o600).open(&path);
     let mut file = open().map_err(AgentError::io(what.clone()))?;
-    let deadline = Instant::now() + LOCK_WAIT;
+    let deadline = Instant::now() + wait;
     loop {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(mut held) => {
-                let pid = std::process::id().to_string();
-                let written =
-                    held.set_len(0).and_then(|()| held.rewind()).and_then(|()| held.write_all(pid.as_bytes()));
-                written.map_err(AgentError::io(what))?;
+                note_holder(&mut held).map_err(AgentError::io(what))?;
                 return Ok(held);
             }
             Err((mut back, _)) if Instant::now() >= deadline => {

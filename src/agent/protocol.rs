@@ -121,6 +121,17 @@ pub enum Request {
     },
     /// Events from now on, over this connection, after one [`Reply::Ok`].
     Subscribe,
+    /// Said by the next agent: hand over the listeners, then end. What follows is no longer this protocol.
+    HandOver {
+        /// The next agent's [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// Start this program as the next agent, and hand over to it. There is no answer when that was done: the connection
+    /// ends, and the next agent answers the socket.
+    Upgrade {
+        /// The program: `EXE agent --data FOLDER` is started.
+        exe: PathBuf,
+    },
     /// End. Processes of the slots go on when `stop_slots` is false, and the next agent takes them over.
     Shutdown {
         /// Stop them too.

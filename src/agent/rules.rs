@@ -107,6 +107,12 @@ fn check_doors(listen: Option<SocketAddr>, doors: &[Door], tls: Option<&TlsFiles
     Ok(())
 }
 
+/// Whether a service speaks TLS at an address. None: it does not listen there.
+fn speaks(listen: Option<SocketAddr>, tls: Option<&TlsFiles>, doors: &[Door], at: SocketAddr) -> Option<bool> {
+    let main = (listen == Some(at)).then_some(tls.is_some());
+    main.or_else(|| doors.iter().find(|d| d.listen == at).map(|d| d.tls.is_some()))
+}
+
 /// What two services would both answer on one listener.
 fn shared_host(a: &[String], b: &[String]) -> Option<String> {
     match (a.is_empty(), b.is_empty()) {
@@ -163,6 +169,13 @@ impl Saved {
         for (other_id, other) in self.services.iter().filter(|(other_id, o)| *other_id != id && !o.removing) {
             let theirs = other.listen.map(|l| (l, &other.hosts));
             for (at, theirs) in theirs.into_iter().chain(other.doors.iter().map(|d| (d.listen, &d.hosts))) {
+                if let Some(ours) = speaks(listen, tls.as_ref(), &doors, at)
+                    && Some(ours) != speaks(other.listen, other.tls.as_ref(), &other.doors, at)
+                {
+                    let message =
+                        format!("{:?} answers at {at} too, and not in the same way (TLS or plain)", cut(other_id));
+                    return refuse(ErrorCode::Conflict, message);
+                }
                 if let Some(host) = asked(at).find_map(|ours| shared_host(ours, theirs)) {
                     let message = format!("{host} of the listener {at}: {:?} has that already", cut(other_id));
                     return refuse(ErrorCode::Conflict, message);

@@ -93,6 +93,11 @@ fn spawn(exe: &Path, data: &Path) -> Result<(tokio::process::Child, PathBuf), Ag
     Ok((child, path))
 }
 
+/// Starts the next agent on behalf of the one that runs: in its place, with its output.
+pub(super) fn spawn_heir(exe: &Path, data: &Path) -> std::io::Result<tokio::process::Child> {
+    tokio::process::Command::new(exe).arg("agent").arg("--data").arg(data).stdin(Stdio::null()).spawn()
+}
+
 fn last_line(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4_096)..]).into_owned();

@@ -154,6 +154,11 @@ impl Store {
         Self { path: data.join("state.json") }
     }
 
+    /// The agent's folder.
+    pub(super) fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     fn backup(&self) -> PathBuf {
         self.path.with_extension("json.bak")
     }

@@ -36,7 +36,8 @@ impl Agent {
     }
 
     pub(super) fn slot_status(&self, id: &str, name: &str, slot: &SavedSlot) -> SlotStatus {
-        let counters = self.live_slot(id, name).map(|s| s.counters());
+        let mut counters = self.live_slot(id, name).map(|s| s.counters()).unwrap_or_default();
+        counters.in_flight += self.busy_before(id, name);
         let mut instances: Vec<InstanceStatus> = Vec::new();
         match &slot.source {
             SlotSource::Upstreams { addresses } => instances.extend(addresses.iter().map(|a| InstanceStatus {
@@ -56,11 +57,6 @@ impl Agent {
                 last_output: c.last_output.clone(),
             })),
         }
-        SlotStatus {
-            source: slot.source.clone(),
-            running: slot.running,
-            instances,
-            counters: counters.unwrap_or_default(),
-        }
+        SlotStatus { source: slot.source.clone(), running: slot.running, instances, counters }
     }
 }

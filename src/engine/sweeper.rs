@@ -48,6 +48,10 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
 /// # Errors
 /// When GitHub or the store can't be reached.
 pub async fn sweep(engine: &Engine) -> Result<(), EngineError> {
+    // Asked for by a person before the start's own look: the old cursor would bring everything again.
+    if engine.store.is_restored().await? {
+        adopt(engine).await?;
+    }
     installations(engine).await?;
     missed_deliveries(engine).await?;
     heads(engine).await?;

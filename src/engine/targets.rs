@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, rollouts::parse};
 use crate::{
+    docker::pull::Logins,
     domain::{
         ids::AppName,
         rollout::{Desired, EnvironmentKey},
@@ -19,7 +20,7 @@ use crate::{
     },
     rollout::{
         Target,
-        docker::{DockerConfig, DockerTarget, RegistryLogin},
+        docker::{DockerConfig, DockerTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
     },
     settings::TargetSettings,
@@ -61,16 +62,15 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
         let Some(docker) = engine.docker.clone() else {
             return Err(EngineError::Refused("this server has no Docker engine".into()));
         };
-        let logins = engine.settings.registries_for(full_name).map(|(host, r)| {
-            (host.to_owned(), RegistryLogin { username: r.username.clone(), password: r.password.clone() })
-        });
         return Ok(Box::new(DockerTarget::new(DockerConfig {
             agent: engine.agent.clone(),
             docker,
             data: engine.settings.data.clone(),
             listen: listen.collect(),
+            fronts: BTreeMap::new(),
             secrets: secrets.into_iter().collect(),
-            registries: logins.collect(),
+            repository: full_name.to_owned(),
+            logins: Logins::new(engine.settings.registries.clone()),
             runner: Arc::new(Commands { engine: engine.clone() }),
         })));
     }

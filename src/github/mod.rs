@@ -9,7 +9,6 @@
 //!   where its effect is unknown the answer is [`GitHubError::Ambiguous`], and the `ensure_*` functions read first the
 //!   next time.
 //! * [`text`]: cutting Markdown to GitHub's limits.
-//! * [`key`]: the App's private key.
 
 pub mod auth;
 mod call;
@@ -19,7 +18,6 @@ mod comments;
 mod deployments;
 mod error;
 mod hooks;
-pub mod key;
 pub mod limits;
 mod repos;
 pub mod text;

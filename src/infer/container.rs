@@ -95,7 +95,7 @@ pub(super) fn complete(done: &mut Inferred, files: &dyn Files) {
                 app.container = Some(image.name);
             }
             _ => {
-                text = "its steps call tools of several languages: to run them in containers, write a `container:` that has \
+                text = "it needs tools of several languages: to run its steps in containers, write a `container:` that has \
                         all of them"
                     .to_owned();
                 file = String::new();
@@ -241,10 +241,9 @@ fn gradle_release(project: &Project<'_>, folder: &str) -> Option<(u32, String)> 
 }
 
 fn node(project: &Project<'_>, folder: &str) -> Option<(u32, String)> {
-    for name in [".nvmrc", ".node-version"] {
-        if let Some((text, path)) = read(project, folder, name)
-            && let Some(major) = first_line(&text).and_then(node_word)
-        {
+    let files = upwards(folder).flat_map(|at| [".nvmrc", ".node-version"].map(|name| join(at, name)));
+    for path in files.flatten().filter(|path| project.has(path)) {
+        if let Some(major) = project.text(&path).as_deref().and_then(first_line).and_then(node_word) {
             return Some((major, path));
         }
     }

@@ -20,12 +20,7 @@ use std::{
 
 use reqwest::Client;
 use secrecy::SecretString;
-use switchover::{
-    agent,
-    domain::ids::DeliveryId,
-    github::{key::generate_app_key, webhook::sign},
-    store::Store,
-};
+use switchover::{agent, demo::github::AppKey, domain::ids::DeliveryId, github::webhook::sign, store::Store};
 use tokio::sync::{Notify, watch};
 
 const SECRET: &str = "It's a Secret to Everybody";
@@ -47,7 +42,7 @@ impl Served {
         let data = data.unwrap_or_else(|| folder.path().join("data"));
         let key = folder.path().join("app.pem");
         let mut file = File::options().create_new(true).write(true).mode(0o600).open(&key).expect("a key file");
-        file.write_all(generate_app_key().expect("a key").as_bytes()).expect("a written key");
+        file.write_all(AppKey::generate().expect("a key").private_pem.as_bytes()).expect("a written key");
         Self { listen: address_of_our_own(), data, folder, child: None }
     }
 

@@ -1,6 +1,7 @@
 //! The agent itself: one state, changed durably by commands and by supervised copies, and what is live made to agree.
 
 mod copies;
+mod handing;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, btree_map::Entry},
@@ -17,10 +18,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     agent::{
         copy::{Copy, Wanted},
+        handover::{Elder, Link},
         ports::{free_port, free_port_at},
         process::Strays,
         protocol::{ErrorCode, Event, PROTOCOL, Reply, Request, ServiceId, SlotSource},
-        proxy::{Limits, Listener, Listeners, Route, Slot},
+        proxy::{Limits, Listener, Listeners, Route, Slot, Wanted as Door, load_certificate},
         rules::{Refusal, refuse},
         state::{Saved, SavedService, SavedSlot, Store},
     },
@@ -36,6 +38,8 @@ pub(in crate::agent) enum Ending {
     /// Processes go on.
     Leave,
     StopSlots,
+    /// The next agent has taken over.
+    HandedOver,
 }
 
 /// What is live; made to agree with [`Saved`] after each change.
@@ -46,6 +50,8 @@ struct Live {
     slots: HashMap<(ServiceId, String), LiveSlot>,
     /// Listeners that could not be had, and of which that was said.
     missing: BTreeSet<SocketAddr>,
+    /// Sockets of the agent before, until they are listened at.
+    inherited: HashMap<SocketAddr, std::net::TcpListener>,
     /// Nothing is started any more.
     closing: bool,
 }
@@ -72,6 +78,9 @@ pub(in crate::agent) struct Agent {
     pub(in crate::agent) ending: watch::Sender<Option<Ending>>,
     /// Commands that wait for processes give up.
     ended: CancellationToken,
+    /// The agent before, as long as it has something under way.
+    elder: StdMutex<Option<Elder>>,
+    handing: handing::Handing,
 }
 
 fn locked<T>(mutex: &StdMutex<T>) -> StdGuard<'_, T> {
@@ -80,11 +89,17 @@ fn locked<T>(mutex: &StdMutex<T>) -> StdGuard<'_, T> {
 
 impl Agent {
     /// Takes the state up: listens, adopts or starts what shall run.
-    pub(in crate::agent) async fn start(store: Store, saved: Saved, limits: Limits) -> Arc<Self> {
+    pub(in crate::agent) async fn start(
+        store: Store,
+        saved: Saved,
+        limits: Limits,
+        inherited: HashMap<SocketAddr, std::net::TcpListener>,
+        elder: Option<Link>,
+    ) -> Arc<Self> {
         let agent = Arc::new(Self {
             store,
             saved: Mutex::new(saved),
-            live: StdMutex::default(),
+            live: StdMutex::new(Live { inherited, ..Live::default() }),
             limits,
             copies: TaskTracker::new(),
             strays: StdMutex::new(Strays::find()),
@@ -93,8 +108,12 @@ impl Agent {
             started_at: crate::clock::now(),
             ending: watch::channel(None).0,
             ended: CancellationToken::new(),
+            elder: StdMutex::new(elder.map(Elder::new)),
+            handing: handing::Handing::default(),
         });
         agent.apply(&*agent.saved.lock().await);
+        // Nobody listens at what the state does not name.
+        locked(&agent.live).inherited.clear();
         agent
     }
 
@@ -111,9 +130,12 @@ impl Agent {
         }
     }
 
-    /// Closes connections to apps that were not used for a while.
+    /// Closes connections to apps that were not used for a while, and reads certificates that changed.
     pub(in crate::agent) fn expire(&self) {
-        let slots: Vec<_> = locked(&self.live).slots.values().map(|s| Arc::clone(&s.slot)).collect();
+        let live = locked(&self.live);
+        let slots: Vec<_> = live.slots.values().map(|s| Arc::clone(&s.slot)).collect();
+        live.listeners.values().for_each(Listener::refresh);
+        drop(live);
         for slot in slots {
             slot.expire();
         }
@@ -185,6 +207,9 @@ impl Agent {
         mut guard: MutexGuard<'a, Saved>,
         f: impl FnOnce(&mut Saved) -> Result<T, Refusal>,
     ) -> Result<(T, MutexGuard<'a, Saved>), Refusal> {
+        if self.is_closed() {
+            return refuse(ErrorCode::Failed, "the next agent has taken over: ask again");
+        }
         let mut next = guard.clone();
         let out = f(&mut next)?;
         if next != *guard {
@@ -196,6 +221,7 @@ impl Agent {
                 Err(e) => return refuse(ErrorCode::Failed, format!("the state can't be written: {e}")),
             }
             self.apply(&guard);
+            self.tell_elder(&guard).await;
         }
         Ok((out, guard))
     }
@@ -204,9 +230,6 @@ impl Agent {
     fn apply(self: &Arc<Self>, saved: &Saved) {
         let mut live = locked(&self.live);
         let live = &mut *live;
-        if live.closing {
-            return;
-        }
         live.slots.retain(|(service, slot), found| {
             let kept = saved.services.get(service).is_some_and(|s| s.slots.contains_key(slot));
             if !kept {
@@ -223,53 +246,73 @@ impl Agent {
                 let key = (id.clone(), name.clone());
                 let found = live.slots.entry(key).or_insert_with(|| LiveSlot {
                     slot: Slot::new(name, Arc::clone(&route.changed)),
-                    copies: (0..slot.copies.len()).filter_map(|i| self.supervise(id, name, slot, i)).collect(),
+                    copies: match live.closing {
+                        true => Vec::new(),
+                        false => (0..slot.copies.len()).filter_map(|i| self.supervise(id, name, slot, i)).collect(),
+                    },
                 });
                 found
                     .slot
                     .set_addresses(if service.listen.is_some() { slot.addresses() } else { Vec::new() }.as_slice());
                 let wanted = if slot.running && !slot.removing { Wanted::Run } else { Wanted::Stop };
-                for copy in &found.copies {
+                for copy in found.copies.iter().filter(|_| !live.closing) {
                     copy.send_if_modified(|w| std::mem::replace(w, wanted) != wanted);
                 }
             }
-            let active = service.active.as_ref().filter(|_| !service.removing);
-            let active = active.and_then(|name| live.slots.get(&(id.clone(), name.clone())));
-            route.point(active.map(|s| &s.slot));
+            let slot = |name: &Option<String>| {
+                let name = name.as_ref().filter(|_| !service.removing)?;
+                live.slots.get(&(id.clone(), name.clone())).map(|s| &s.slot)
+            };
+            let warm = |name: &String| service.slots.get(name).is_some_and(|s| s.running && !s.removing);
+            route.set_previous(slot(&service.previous.clone().filter(warm)));
+            route.point(slot(&service.active));
         }
-        self.listen(live, saved);
+        if !live.closing {
+            self.listen(live, saved);
+        }
     }
 
     fn listen(&self, live: &mut Live, saved: &Saved) {
-        type Routes<'a> = Vec<(&'a [String], &'a Arc<Route>)>;
-        let mut wanted: BTreeMap<SocketAddr, Routes<'_>> = BTreeMap::new();
+        let mut wanted: BTreeMap<SocketAddr, Vec<Door<'_>>> = BTreeMap::new();
         for (id, service) in saved.services.iter().filter(|(_, s)| !s.removing) {
             let Some(route) = live.routes.get(id) else { continue };
-            let main = service.listen.map(|at| (at, &service.hosts));
-            for (at, hosts) in main.into_iter().chain(service.doors.iter().map(|d| (d.listen, &d.hosts))) {
-                wanted.entry(at).or_default().push((hosts, route));
+            if let Some(at) = service.listen {
+                let main = Door { hosts: &service.hosts, route, https: None, tls: service.tls.as_ref() };
+                wanted.entry(at).or_default().push(main);
+            }
+            for door in &service.doors {
+                let further = Door { hosts: &door.hosts, route, https: door.https, tls: door.tls.as_ref() };
+                wanted.entry(door.listen).or_default().push(further);
             }
         }
         live.listeners.retain(|address, _| wanted.contains_key(address));
-        for (address, routes) in wanted {
+        for (address, doors) in wanted {
             let listener = match live.listeners.entry(address) {
                 Entry::Occupied(found) => found.into_mut(),
-                Entry::Vacant(vacant) => match Listener::bind(address, &self.limits) {
-                    Ok(listener) => {
-                        if live.missing.remove(&address) {
-                            tracing::info!(listener = %address, "listening at last");
+                Entry::Vacant(vacant) => {
+                    let bound = match live.inherited.remove(&address) {
+                        Some(socket) => Listener::inherit(socket, address, &self.limits),
+                        None => Listener::bind(address, &self.limits),
+                    };
+                    match bound {
+                        Ok(listener) => {
+                            if live.missing.remove(&address) {
+                                tracing::info!(listener = %address, "listening at last");
+                            }
+                            vacant.insert(listener)
                         }
-                        vacant.insert(listener)
-                    }
-                    Err(e) => {
-                        if live.missing.insert(address) {
-                            tracing::error!(listener = %address, error = %e, "can't listen; tried again");
+                        Err(e) => {
+                            if live.missing.insert(address) {
+                                tracing::error!(listener = %address, error = %e, "can't listen; tried again");
+                            }
+                            continue;
                         }
-                        continue;
                     }
-                },
+                }
             };
-            listener.set_routes(routes.into_iter());
+            if let Err(e) = listener.set_routes(&doors) {
+                tracing::error!(listener = %address, error = %e, "can't speak TLS");
+            }
         }
     }
 
@@ -331,6 +374,9 @@ impl Agent {
                 Ok(Reply::Status(self.status(&saved)))
             }
             Request::PutService { service, listen, hosts, doors, tls } => {
+                for files in doors.iter().filter_map(|d| d.tls.as_ref()).chain(&tls) {
+                    load_certificate(files).or_else(|why| refuse(ErrorCode::Invalid, why))?;
+                }
                 let put = move |s: &mut Saved, id: &str, at| s.put_service(id, at, hosts, doors, tls);
                 self.put_service(service, listen, put).await
             }
@@ -379,15 +425,17 @@ impl Agent {
                 let Some(found) = self.live_slot(&service, &slot) else {
                     return refuse(ErrorCode::NotFound, format!("{service:?} has no slot {slot:?}"));
                 };
-                Ok(Reply::Idle { in_flight: found.wait_idle(Duration::from_millis(timeout_ms)).await })
+                let timeout = Duration::from_millis(timeout_ms);
+                Ok(Reply::Idle { in_flight: self.wait_idle(&service, &slot, &found, timeout).await })
             }
+            Request::Upgrade { exe } => self.upgrade(&exe).await,
             Request::Shutdown { stop_slots } => {
                 let ending = if stop_slots { Ending::StopSlots } else { Ending::Leave };
                 self.ending.send_replace(Some(ending));
                 Ok(Reply::Ok)
             }
-            // Answered by the connection, which owns the stream of events.
-            Request::Subscribe => Ok(Reply::Ok),
+            // Answered by the connection, which owns the stream.
+            Request::Subscribe | Request::HandOver { .. } => Ok(Reply::Ok),
         }
     }
 

@@ -69,7 +69,7 @@ pub(super) fn host_of<B>(request: &Request<B>) -> Option<&str> {
 }
 
 /// Makes the request one for the app: origin form, HTTP/1.1, told about the client.
-pub(super) fn forward<B>(request: &mut Request<B>, peer: IpAddr, listener: SocketAddr) {
+pub(super) fn forward<B>(request: &mut Request<B>, peer: IpAddr, listener: SocketAddr, tls: bool) {
     let uri = request.uri_mut();
     let authority = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str().rsplit('@').next()?).ok());
     if uri.scheme().is_some() || uri.authority().is_some() {
@@ -96,7 +96,7 @@ pub(super) fn forward<B>(request: &mut Request<B>, peer: IpAddr, listener: Socke
     // A proxy before us on the same machine or network knows better how the client came; anyone else may not say.
     let trusted = is_near(peer);
     if !trusted || !headers.contains_key(&FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(if tls { "https" } else { "http" }));
     }
     if (!trusted || !headers.contains_key(&FORWARDED_HOST))
         && let Some(host) = headers.get(HOST).cloned()

@@ -2,9 +2,11 @@
 //!
 //! A request is sent again only when nothing of it reached an app. Bodies stream both ways and are never held whole.
 
+mod assets;
 mod headers;
 mod listen;
 mod route;
+mod tls;
 mod upstream;
 
 use std::{
@@ -17,20 +19,22 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE},
+    header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, UPGRADE},
 };
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 
-pub(super) use self::{
-    listen::{Limits, Listener, Listeners},
-    route::{Route, Slot},
-};
 use self::{
+    assets::Asset,
     route::{Lease, Unrouted},
-    upstream::{Conn, Passing},
+    upstream::{Conn, Passing, Sent},
+};
+pub(super) use self::{
+    listen::{Limits, Listener, Listeners, Wanted},
+    route::{Route, Slot},
+    tls::load as load_certificate,
 };
 
 /// Connections that were found closed, or refused, before a request could be sent; then the app is taken for broken.
@@ -94,25 +98,52 @@ async fn answer(
     if request.method() == Method::CONNECT {
         return Ok(words(StatusCode::METHOD_NOT_ALLOWED, "this is not a forward proxy\n"));
     }
-    let Some(route) = table.find(headers::host_of(&request)) else {
+    let Some(listen::Found { route, https }) = table.find(headers::host_of(&request)) else {
         return Ok(words(StatusCode::NOT_FOUND, "no service for this host\n"));
     };
+    if let Some(port) = https {
+        return Ok(send_on(&request, *port));
+    }
     let probe = request.headers_mut().remove(PROBE).is_some();
     let upgrade = headers::wanted_upgrade(&request);
     let ours = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    headers::forward(&mut request, from.peer.ip(), from.own);
-    if let Some(protocol) = upgrade {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        request.headers_mut().insert(UPGRADE, protocol);
+    headers::forward(&mut request, from.peer.ip(), from.own, from.tls);
+    let request = request.map(Sent::Client);
+    if let (Some(protocol), Some(ours)) = (upgrade, ours) {
+        return Ok(tunnel(route, request, protocol, ours, from).await);
     }
-    for _ in 0..ATTEMPTS {
-        let lease = match route.lease().await {
-            Ok(lease) => lease,
-            Err(why) => return Ok(unrouted(why)),
-        };
-        if let Some(ours) = ours {
-            return Ok(tunnel(lease, request, ours, from).await);
+    let asset = Asset::of(&request);
+    let answer = ask(route, Whom::Active, request, probe).await;
+    if let Some(asset) = asset
+        && Asset::is_missing(&answer)
+        && route.has_previous()
+    {
+        let before = ask(route, Whom::Previous, asset.again(Sent::Nothing), probe).await;
+        if !before.status().is_server_error() && !Asset::is_missing(&before) {
+            return Ok(before);
         }
+    }
+    Ok(answer)
+}
+
+/// Which slot of a service is asked.
+#[derive(Debug, Clone, Copy)]
+enum Whom {
+    Active,
+    Previous,
+}
+
+/// Has one of a slot's copies answer. Sent again only when nothing of it reached an app.
+async fn ask(route: &Route, whom: Whom, mut request: Request<Sent>, probe: bool) -> Response<Answer> {
+    for _ in 0..ATTEMPTS {
+        let leased = match whom {
+            Whom::Active => route.lease().await,
+            Whom::Previous => route.lease_previous(),
+        };
+        let lease = match leased {
+            Ok(lease) => lease,
+            Err(why) => return unrouted(why),
+        };
         let (mut conn, fresh) = match lease.instance.reuse() {
             Some(conn) => (conn, false),
             None => match Conn::open(lease.instance.address).await {
@@ -131,7 +162,7 @@ async fn answer(
                 if let Some(slot) = slot {
                     answer.headers_mut().insert(RELEASE, slot);
                 }
-                return Ok(answer);
+                return answer;
             }
             Err(mut failed) => match failed.take_message() {
                 Some(unsent) => {
@@ -140,11 +171,26 @@ async fn answer(
                         lease.slot.mark_down(lease.instance.address);
                     }
                 }
-                None => return Ok(broken(&lease, failed.error())),
+                None => return broken(&lease, failed.error()),
             },
         }
     }
-    Ok(words(StatusCode::BAD_GATEWAY, "the app takes no request\n"))
+    words(StatusCode::BAD_GATEWAY, "the app takes no request\n")
+}
+
+/// To the same place by TLS. 308 keeps the method (RFC 9110, section 15.4.9).
+fn send_on<B>(request: &Request<B>, port: u16) -> Response<Answer> {
+    let host = headers::host_of(request).unwrap_or_default();
+    let path = request.uri().path_and_query().map_or("/", |p| p.as_str());
+    let place = if port == 443 { format!("https://{host}{path}") } else { format!("https://{host}:{port}{path}") };
+    match HeaderValue::from_str(&place) {
+        Ok(place) if !host.is_empty() => {
+            let mut answer = words(StatusCode::PERMANENT_REDIRECT, "by https, please\n");
+            answer.headers_mut().insert(LOCATION, place);
+            answer
+        }
+        _ => words(StatusCode::BAD_REQUEST, "the request names no host\n"),
+    }
 }
 
 fn unrouted(why: Unrouted) -> Response<Answer> {
@@ -185,11 +231,18 @@ fn pass(response: Response<Incoming>, conn: Option<Conn>, lease: Lease) -> Respo
 
 /// A request that may become a tunnel (a websocket): counted in flight until both ends have closed it.
 async fn tunnel(
-    lease: Lease,
-    request: Request<Incoming>,
+    route: &Route,
+    mut request: Request<Sent>,
+    protocol: HeaderValue,
     ours: OnUpgrade,
     from: Arc<listen::Client>,
 ) -> Response<Answer> {
+    let lease = match route.lease().await {
+        Ok(lease) => lease,
+        Err(why) => return unrouted(why),
+    };
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    request.headers_mut().insert(UPGRADE, protocol);
     let mut response = match upstream::send_upgrade(lease.instance.address, request).await {
         Ok(Ok(response)) => response,
         Ok(Err(e)) => return broken(&lease, &e),
@@ -204,7 +257,8 @@ async fn tunnel(
     }
     let app = hyper::upgrade::on(&mut response);
     let protocol = response.headers().get(UPGRADE).cloned();
-    tokio::spawn(async move {
+    let tunnels = from.tunnels.clone();
+    tunnels.spawn(async move {
         let (Ok(client), Ok(app)) = (ours.await, app.await) else { return };
         let mut client = TokioIo::new(client);
         let mut app = TokioIo::new(app);

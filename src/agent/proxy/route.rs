@@ -276,6 +276,8 @@ pub(super) enum Unrouted {
 #[derive(Debug, Default)]
 pub(in crate::agent) struct Route {
     active: RwLock<Option<Arc<Slot>>>,
+    /// The one before, while it is there: for what only it has.
+    previous: RwLock<Option<Arc<Slot>>>,
     unrouted: AtomicU64,
     held: AtomicUsize,
     /// A copy listens again, or the pointer moved.
@@ -303,6 +305,30 @@ impl Route {
             drop(active);
             self.changed.notify_waiters();
         }
+    }
+
+    pub(in crate::agent) fn set_previous(&self, slot: Option<&Arc<Slot>>) {
+        *self.previous.write().unwrap_or_else(PoisonError::into_inner) = slot.map(Arc::clone);
+    }
+
+    pub(super) fn has_previous(&self) -> bool {
+        self.previous.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// A copy of the slot before, if one listens just now.
+    pub(super) fn lease_previous(&self) -> Result<Lease, Unrouted> {
+        let slot = {
+            let previous = self.previous.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(slot) = previous.as_ref() else { return Err(Unrouted::NoSlot) };
+            slot.in_flight.fetch_add(1, Ordering::SeqCst);
+            Arc::clone(slot)
+        };
+        let Some(instance) = slot.choose() else {
+            slot.end_one();
+            return Err(Unrouted::Down);
+        };
+        instance.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Lease { slot, instance })
     }
 
     pub(in crate::agent) fn unrouted(&self) -> u64 {

@@ -36,10 +36,45 @@ pub(super) const CONNECT: Duration = Duration::from_secs(3);
 /// Headers of an answer.
 const MAX_HEAD: usize = 256 * 1024;
 
+/// The body of a request on its way to an app.
+#[derive(Debug)]
+pub(super) enum Sent {
+    /// The client's.
+    Client(Incoming),
+    /// None.
+    Nothing,
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Client(body) => Pin::new(body).poll_frame(cx),
+            Self::Nothing => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Nothing => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
+        }
+    }
+}
+
 /// One connection, with no other request on it.
 pub(super) struct Conn {
-    send: SendRequest<Incoming>,
-    io: Pin<Box<Connection<TokioIo<TcpStream>, Incoming>>>,
+    send: SendRequest<Sent>,
+    io: Pin<Box<Connection<TokioIo<TcpStream>, Sent>>>,
     closed: bool,
     /// Of the stream that `io` owns.
     fd: RawFd,
@@ -93,8 +128,8 @@ impl Conn {
     /// Sends a request and waits for the head of its answer. The error holds the request if nothing of it was sent.
     pub(super) async fn send(
         &mut self,
-        request: Request<Incoming>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Incoming>>> {
+        request: Request<Sent>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Sent>>> {
         let mut answer = pin!(self.send.try_send_request(request));
         std::future::poll_fn(|cx| {
             if !self.closed && self.io.as_mut().poll(cx).is_ready() {
@@ -109,7 +144,7 @@ impl Conn {
 /// Sends a request that may turn the connection into a tunnel; such a one is driven by a task and never used again.
 pub(super) async fn send_upgrade(
     address: SocketAddr,
-    request: Request<Incoming>,
+    request: Request<Sent>,
 ) -> io::Result<Result<Response<Incoming>, hyper::Error>> {
     let io = connect(address).await?;
     let (mut send, io) = builder().handshake(io).await.map_err(io::Error::other)?;

@@ -14,7 +14,7 @@ use crate::{
     web::{
         assets,
         pages::{
-            ErrorPage,
+            self, ErrorPage,
             layout::{self, Head, Place},
             pieces::{self, Markup},
             release::thousands,
@@ -51,6 +51,7 @@ struct Shared {
 pub fn configure(config: &mut web::ServiceConfig, counter: Arc<Counter>, actions: Arc<dyn Actions>) {
     config
         .configure(assets::configure)
+        .configure(|config| pages::error::configure(config, Place::Counter))
         .app_data(web::Data::new(Shared { counter, actions }))
         .route("/", web::get().to(page))
         .route("/counter.json", web::get().to(json))

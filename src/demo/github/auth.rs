@@ -50,6 +50,8 @@ pub(super) enum Denied {
     Forbidden(String),
     /// 404: it is not for their eyes.
     Hidden,
+    /// 404: a JWT of an App that is not there.
+    NoApp,
 }
 
 fn bad() -> Denied {
@@ -105,14 +107,14 @@ impl StandIn {
         let issuer = match &claims["iss"] {
             Value::Number(n) => n.to_string(),
             Value::String(s) => s.clone(),
-            _ => return Err(Denied::Unauthorized("'Issuer' claim ('iss') must be present".to_owned())),
+            _ => return Err(Denied::Unauthorized("Missing 'issuer' claim ('iss') in assertion".to_owned())),
         };
         let found = self.read(|m| {
             let app = m.apps.values().find(|a| a.id.to_string() == issuer || a.client_id == issuer)?;
             Some((app.id, app.public_key.clone()))
         });
         let Some((app, key)) = found else {
-            return Err(Denied::Unauthorized("Integration not found".to_owned()));
+            return Err(Denied::NoApp);
         };
         let mut validation = Validation::new(Algorithm::RS256);
         validation.validate_exp = false;
@@ -120,15 +122,14 @@ impl StandIn {
         jsonwebtoken::decode::<Value>(token, &DecodingKey::from_rsa_der(&key), &validation)
             .map_err(|_| unreadable())?;
         let now = crate::clock::now().as_second();
-        let exp = claims["exp"].as_i64();
-        let exp = exp.ok_or_else(|| Denied::Unauthorized(
-            "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires".to_owned(),
-        ))?;
+        // One message for "no number" and "over" (octokit/auth-app.js issue 146).
+        let Some(exp) = claims["exp"].as_i64().filter(|exp| *exp > now) else {
+            let what = "'Expiration time' claim ('exp') must be a numeric value representing the future time at which \
+                        the assertion expires";
+            return Err(Denied::Unauthorized(what.to_owned()));
+        };
         if exp > now + 600 {
             return Err(Denied::Unauthorized("'Expiration time' claim ('exp') is too far in the future".to_owned()));
-        }
-        if exp <= now {
-            return Err(Denied::Unauthorized("'Expiration time' claim ('exp') must be in the future".to_owned()));
         }
         if claims["iat"].as_i64().is_none_or(|iat| iat > now) {
             return Err(Denied::Unauthorized(

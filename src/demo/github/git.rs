@@ -37,6 +37,8 @@ pub(super) fn command(dir: Option<&Path>) -> Command {
         .env("LC_ALL", "C")
         .args(["-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*", "-c", "gc.auto=0"])
         .args(["-c", "receive.autogc=false", "-c", "core.quotePath=false"])
+        // A path from outside is a path: `:(glob)` and the like mean nothing.
+        .arg("--literal-pathspecs")
         .kill_on_drop(true);
     if let Some(dir) = dir {
         git.arg("--git-dir").arg(dir);
@@ -268,13 +270,20 @@ pub(super) struct TreeEntry {
     pub path: String,
 }
 
-/// Entries of a folder (empty path: the root), or the one file of that path.
+/// Entries of a folder (empty path: the root), or the one file of that path; nothing for a path that no commit can hold.
 pub(super) async fn entries(
     dir: &Path,
     commit: &str,
     path: &str,
     inside: bool,
 ) -> Result<Vec<TreeEntry>, StandInError> {
+    // Git takes these for a mistake of the caller, and the system has no room for longer arguments; they come from
+    // annotations and addresses.
+    const MAX_PATH: usize = 4_096;
+    let odd = path.contains('\0') || path.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if !path.is_empty() && (odd || path.len() > MAX_PATH) {
+        return Ok(Vec::new());
+    }
     let spec = if inside && !path.is_empty() { format!("{path}/") } else { path.to_owned() };
     let mut args = vec!["ls-tree", "-l", "-z", "--full-tree", commit, "--"];
     if !spec.is_empty() {

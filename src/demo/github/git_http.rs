@@ -87,14 +87,13 @@ fn denied(why: Denied) -> HttpResponse {
     match why {
         Denied::Unauthorized(message) => ask(&message),
         Denied::Forbidden(message) => text(StatusCode::FORBIDDEN, &message),
-        Denied::Hidden => text(StatusCode::NOT_FOUND, "Repository not found."),
+        Denied::Hidden | Denied::NoApp => text(StatusCode::NOT_FOUND, "Repository not found."),
     }
 }
 
 /// Who may do it, and with which repository.
-#[expect(clippy::result_large_err, reason = "the error is the answer itself, made once per refused request")]
-fn admit(request: &HttpRequest, owner: &str, name: &str, standin: &StandIn) -> Result<(i64, Who), HttpResponse> {
-    let who = standin.who(header(request, "authorization")).map_err(denied)?;
+fn admit(request: &HttpRequest, owner: &str, name: &str, standin: &StandIn) -> Result<(i64, Who), Denied> {
+    let who = standin.who(header(request, "authorization"))?;
     let name = name.strip_suffix(".git").unwrap_or(name);
     let level = if is_push(request) { Level::Write } else { Level::Read };
     let id = standin.read(|m| {
@@ -106,8 +105,8 @@ fn admit(request: &HttpRequest, owner: &str, name: &str, standin: &StandIn) -> R
     });
     match (id, &who) {
         // git sends credentials only when asked for them.
-        (Err(Denied::Hidden), Who::Anonymous) => Err(denied(Denied::Unauthorized("Repository not found.".to_owned()))),
-        (Err(why), _) => Err(denied(why)),
+        (Err(Denied::Hidden), Who::Anonymous) => Err(Denied::Unauthorized("Repository not found.".to_owned())),
+        (Err(why), _) => Err(why),
         (Ok(id), _) => Ok((id, who)),
     }
 }
@@ -121,7 +120,7 @@ async fn backend(
 ) -> HttpResponse {
     let (repo, who) = match admit(request, owner, name, standin) {
         Ok(admitted) => admitted,
-        Err(response) => return response,
+        Err(why) => return denied(why),
     };
     let login = standin.read(|m| who.login(m));
     let end = request.path().splitn(4, '/').nth(3).unwrap_or_default().to_owned();

@@ -16,6 +16,7 @@ mod errors;
 pub mod faults;
 mod git;
 mod git_http;
+mod keys;
 pub mod model;
 mod ops;
 pub mod pages;
@@ -39,6 +40,7 @@ use url::Url;
 pub use errors::StandInError;
 pub use faults::{Effect, Faults, HookEffect, HookFault, Rule};
 pub use git::CommitInfo;
+pub use keys::AppKey;
 pub use ops::{Installed, NewPull, Registered};
 
 use model::Model;

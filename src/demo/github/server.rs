@@ -69,7 +69,9 @@ pub(super) async fn start(config: StandInConfig) -> Result<StandIn, StandInError
         App::new()
             .app_data(web::Data::new(shared.clone()))
             .app_data(web::PayloadConfig::new(MAX_BODY))
-            .app_data(web::FormConfig::default().limit(MAX_BODY))
+            .app_data(
+                web::FormConfig::default().limit(MAX_BODY).error_handler(|error, _| pages::unreadable(&error).into()),
+            )
             .app_data(web::JsonConfig::default().limit(MAX_BODY))
             .wrap(middleware::NormalizePath::trim())
             .configure(routes)

@@ -33,7 +33,7 @@ pub(super) fn configure(cfg: &mut web::ServiceConfig) {
 /// Back to the page, never to another server.
 fn back(fields: &HashMap<String, String>) -> HttpResponse {
     let path = fields.get("back").filter(|b| b.starts_with('/') && !b.starts_with("//") && !b.contains('\\'));
-    HttpResponse::SeeOther().insert_header(("location", path.map_or("/", String::as_str))).finish()
+    layout::see_other(path.map_or("/", String::as_str))
 }
 
 fn failure(error: &StandInError) -> HttpResponse {
@@ -46,7 +46,7 @@ fn another_site() -> HttpResponse {
 
 /// A form from another site's page would act in the visitor's name: browsers say where it comes from. Those that send
 /// `Sec-Fetch-Site` may say `Origin: null` for our own forms, because our pages send no referrer.
-fn foreign(request: &HttpRequest, standin: &StandIn) -> bool {
+pub(super) fn foreign(request: &HttpRequest, standin: &StandIn) -> bool {
     if request.headers().contains_key("sec-fetch-site") {
         return layout::from_another_site(request);
     }
@@ -74,7 +74,10 @@ pub(super) fn chosen(request: &HttpRequest) -> Option<&str> {
     cookies.split(';').find_map(|c| c.trim().strip_prefix("standin_user="))
 }
 
-async fn choose_user(standin: web::Data<StandIn>, fields: Fields) -> HttpResponse {
+async fn choose_user(request: HttpRequest, standin: web::Data<StandIn>, fields: Fields) -> HttpResponse {
+    if foreign(&request, &standin) {
+        return another_site();
+    }
     let name = fields.get("user").cloned().unwrap_or_default();
     let Some(login) = standin.read(|m| m.user(&name).map(|u| u.login.clone())) else {
         return failure(&StandInError::NotFound(format!("user {name}")));
@@ -176,7 +179,7 @@ async fn manifest(
     let text = fields.get("manifest").map_or("", String::as_str);
     let manifest: Value = match serde_json::from_str(text) {
         Ok(value) => value,
-        Err(e) => return HttpResponse::UnprocessableEntity().body(format!("The manifest is not JSON: {e}")),
+        Err(e) => return failure(&StandInError::Refused(format!("the manifest is not JSON: {e}"))),
     };
     if let Err(error) = spec(&manifest, "nobody") {
         return failure(&error);
@@ -230,7 +233,9 @@ async fn create_app(request: HttpRequest, standin: web::Data<StandIn>, fields: F
     if foreign(&request, &standin) {
         return another_site();
     }
-    let waiting = standin.write(|m| m.manifests.remove(fields.get("key").map_or("", String::as_str)));
+    let key = fields.get("key").map_or("", String::as_str);
+    // It waits until it is done: a name that is taken can be changed.
+    let waiting = standin.read(|m| m.manifests.get(key).cloned());
     let Some(waiting) = waiting.filter(|w| w.app.is_none()) else {
         return failure(&StandInError::NotFound("manifest waiting for you".to_owned()));
     };
@@ -250,16 +255,21 @@ async fn create_app(request: HttpRequest, standin: web::Data<StandIn>, fields: F
     let code = uuid::Uuid::new_v4().simple().to_string();
     let (state, redirect) = (waiting.state.clone(), waiting.manifest["redirect_url"].as_str().map(str::to_owned));
     standin.write(|m| {
+        m.manifests.remove(key);
         m.manifests.insert(code.clone(), Manifest { app: Some(app.id), created_at: now(), ..waiting });
     });
     let Some(Ok(mut url)) = redirect.map(|r| url::Url::parse(&r)) else {
-        return HttpResponse::Ok().content_type("text/plain; charset=utf-8").body(code);
+        let mut response = HttpResponse::Ok();
+        layout::secure(&mut response);
+        return response.content_type("text/plain; charset=utf-8").body(code);
     };
     url.query_pairs_mut().append_pair("code", &code);
     if let Some(state) = state {
         url.query_pairs_mut().append_pair("state", &state);
     }
-    HttpResponse::Found().insert_header(("location", url.to_string())).finish()
+    let mut response = HttpResponse::Found();
+    layout::secure(&mut response);
+    response.insert_header(("location", url.to_string())).finish()
 }
 
 /// Installs an App on an account: field `account`, and `repository` for one of its repositories alone.

@@ -25,6 +25,7 @@ use crate::{
         ids::AppName,
         rollout::{CommandReport, Desired, DesiredApp, Effect},
     },
+    failpoint,
     rollout::{
         TargetError,
         local::{CommandResult, LocalTarget, ShellCommand, service_id},
@@ -80,6 +81,7 @@ impl DockerTarget {
                 grace: LEAST_GRACE,
             };
             self.create(desired, app, &image, &network, wanted).await?;
+            failpoint::hit("docker.pre_deploy.after_create");
             found = Some(self.engine.inspect(&name).await?);
         }
         let found = found.unwrap_or_default();
@@ -96,6 +98,7 @@ impl DockerTarget {
                 }
             }
         }
+        failpoint::hit("docker.pre_deploy.after_start");
         let log = LocalTarget::command_log(&self.config.data, desired.rollout, &app.name, "pre_deploy");
         // Cutting a migration in half is worse than waiting for it: nothing but its time limit ends it.
         let (state, tail, late) = self.until_end(&id, spec.command.timeout, &log).await?;

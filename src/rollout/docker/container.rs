@@ -29,6 +29,7 @@ use crate::{
         ids::Epoch,
         rollout::{Desired, DesiredApp},
     },
+    failpoint,
     rollout::{TargetError, local::start_command, shared::LEAST_GRACE},
 };
 
@@ -189,7 +190,10 @@ impl DockerTarget {
                     return Err(failed(format!("{}: {words}: {}", app.name, copy.id)));
                 }
                 match self.engine.start(&copy.id).await {
-                    Ok(()) => return Ok(copy.route()),
+                    Ok(()) => {
+                        failpoint::hit("docker.copy.after_start");
+                        return Ok(copy.route());
+                    }
                     // Somebody else got its address or its port meanwhile: it is made anew with another.
                     Err(fault) if is_taken(&fault) => {
                         last = fault.words().to_owned();
@@ -208,6 +212,7 @@ impl DockerTarget {
                 self.create(desired, app, image, network, wanted)
                     .await
                     .map_err(|fault| self.not_started(app, number, fault))?;
+                failpoint::hit("docker.copy.after_create");
             }
         }
         Err(failed(format!("{}: copy {} can't be started: {last}", app.name, number + 1)))

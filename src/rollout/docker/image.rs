@@ -1,19 +1,10 @@
 //! The image of a release: present by its digest, or pulled by it. Never by a tag.
 
-use bollard::{
-    auth::DockerCredentials,
-    models::{ImageConfig, ImageInspect},
-    query_parameters::CreateImageOptionsBuilder,
-};
-use futures_util::StreamExt as _;
-use secrecy::ExposeSecret as _;
+use bollard::models::{ImageConfig, ImageInspect};
 use tokio_util::sync::CancellationToken;
 
 use super::{DockerTarget, engine::Fault};
-use crate::{domain::rollout::DesiredApp, rollout::TargetError};
-
-/// The registry of images that name none ("docker image pull").
-const HUB: &str = "docker.io";
+use crate::{docker::pull::PullError, domain::rollout::DesiredApp, rollout::TargetError};
 
 /// An image that is there.
 #[derive(Debug, Clone)]
@@ -25,14 +16,6 @@ pub(super) struct Image {
 
 fn failed(words: impl Into<String>) -> TargetError {
     TargetError::Failed(words.into())
-}
-
-/// The registry in an image's name: its first part, if that looks like a host ("docker image tag").
-fn registry(image: &str) -> &str {
-    match image.split_once('/') {
-        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
-        _ => HUB,
-    }
 }
 
 impl Image {
@@ -91,7 +74,7 @@ impl DockerTarget {
         let name = app.spec.image.as_deref().unwrap_or_default();
         let reference = format!("{name}@{}", app.digest);
         tracing::info!(image = reference, "pulling the image of a release");
-        let pull = self.pull(name, &reference);
+        let pull = self.pull(&reference);
         tokio::select! {
             biased;
             pulled = pull => pulled?,
@@ -101,23 +84,16 @@ impl DockerTarget {
         self.present(app).await?.ok_or_else(|| failed(words))
     }
 
-    async fn pull(&self, name: &str, reference: &str) -> Result<(), TargetError> {
-        let login = self.config.registries.get(registry(name)).map(|login| DockerCredentials {
-            username: Some(login.username.clone()),
-            password: Some(login.password.expose_secret().to_owned()),
-            serveraddress: Some(registry(name).to_owned()),
-            ..DockerCredentials::default()
-        });
-        let options = CreateImageOptionsBuilder::default().from_image(reference).build();
-        let mut progress = std::pin::pin!(self.engine.api().create_image(Some(options), None, login));
-        while let Some(step) = progress.next().await {
-            match step.map_err(Fault::from) {
-                Ok(_) => {}
-                Err(away @ Fault::Away(_)) => return Err(away.into()),
-                Err(why) => return Err(failed(explain(reference, self.mask(why.words()).as_str()))),
-            }
+    async fn pull(&self, reference: &str) -> Result<(), TargetError> {
+        let (repository, logins) = (&self.config.repository, &self.config.logins);
+        let say = |line: &str| tracing::debug!(image = reference, line, "pulling");
+        match self.engine.docker().image(reference, repository, logins, say).await {
+            Ok(_) => Ok(()),
+            Err(why) => Err(match &*why {
+                PullError::Engine(e) => TargetError::Unreachable(format!("the Docker engine does not answer: {e}")),
+                other => failed(explain(&self.mask(&other.to_string()))),
+            }),
         }
-        Ok(())
     }
 }
 
@@ -137,24 +113,15 @@ fn differs(app: &DesiredApp, found: &ImageInspect) -> TargetError {
     ))
 }
 
-/// Why an image could not be pulled, with the mend.
-fn explain(reference: &str, words: &str) -> String {
+/// Adds what only a release knows of a failed pull.
+fn explain(words: &str) -> String {
     let low = words.to_lowercase();
     let has = |all: &[&str]| all.iter().any(|w| low.contains(w));
-    let why = if has(&["manifest verification failed", "unexpected digest", "digest mismatch", "does not match"]) {
-        "the registry sent something else than the digest names; refused"
-    } else if has(&["toomanyrequests", "rate limit", "429"]) {
-        "the registry limits how often it is asked: log in there, or try later"
+    if has(&["manifest verification failed", "unexpected digest", "digest mismatch", "does not match"]) {
+        format!("the registry sent something else than the digest names; refused: {words}")
     } else if has(&["no space left"]) {
-        "the engine's disk is full: make room (`docker system df`)"
-    } else if has(&["unauthorized", "denied", "authentication required", "401", "403"]) {
-        "the registry does not allow it: is there a login for it in the server's settings?"
-    } else if has(&["manifest unknown", "not found", "404"]) {
-        "the registry has no such image"
-    } else if has(&["connection refused", "no such host", "timeout", "eof", "connection reset", "tls", "certificate"]) {
-        "the registry could not be reached"
+        format!("the engine's disk is full, make room (`docker system df`): {words}")
     } else {
-        "the engine could not pull it"
-    };
-    format!("{reference}: {why} ({words})")
+        words.to_owned()
+    }
 }

@@ -41,21 +41,21 @@ use super::{
     shared::{self, AgentEvents, Readiness, refused},
 };
 use crate::{
-    agent::Client,
-    docker::Docker,
+    agent::{Client, protocol::TlsFiles},
+    docker::{Docker, pull::Logins},
     domain::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
 };
 
-/// Who pulls from a registry.
-#[derive(Debug, Clone)]
-pub struct RegistryLogin {
-    /// Who.
-    pub username: String,
-    /// With what.
-    pub password: SecretString,
+/// How the public listener of an app speaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Front {
+    /// TLS with these files, which the agent must be able to read.
+    pub tls: TlsFiles,
+    /// A plain listener that sends every request on to the one with TLS.
+    pub redirect: Option<SocketAddr>,
 }
 
 /// What the target of one environment needs.
@@ -69,10 +69,14 @@ pub struct DockerConfig {
     pub data: PathBuf,
     /// Public listeners by app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
     pub listen: BTreeMap<AppName, SocketAddr>,
+    /// TLS on those.
+    pub fronts: BTreeMap<AppName, Front>,
     /// Granted secrets by name.
     pub secrets: BTreeMap<String, SecretString>,
-    /// Logins by registry host; `docker.io` for images without one.
-    pub registries: BTreeMap<String, RegistryLogin>,
+    /// Whose releases, as `owner/name`: which logins they may use.
+    pub repository: String,
+    /// The operator's logins at registries.
+    pub logins: Logins,
     /// Runs smoke tests, on the server's side.
     pub runner: Arc<dyn CommandRunner>,
 }

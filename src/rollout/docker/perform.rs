@@ -5,14 +5,15 @@ use std::{fs, net::SocketAddr};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{DockerTarget, engine::Found, network, observe};
+use super::{DockerTarget, Front, engine::Found, network, observe};
 use crate::{
-    agent::protocol::{AgentStatus, SlotSource},
+    agent::protocol::{AgentStatus, Door, SlotSource},
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, DesiredApp, Effect, EnvironmentKey, Kind},
     },
+    failpoint,
     rollout::{
         TargetError,
         local::service_id,
@@ -114,9 +115,14 @@ impl DockerTarget {
                 let own = self.config.listen.get(&app.name).copied();
                 own.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
             });
-            // Doors first of all lose the names that they no longer need alone: nobody has two at any moment.
-            let doors = doors.remove(&app.name).unwrap_or_default();
-            if let Err(e) = self.agent().put_service_with(&service, listen, &app.spec.hosts, doors, None).await {
+            let mut doors = doors.remove(&app.name).unwrap_or_default();
+            let front = self.config.fronts.get(&app.name).filter(|_| listen.is_some_and(|l| l.port() != 0));
+            if let (Some(Front { redirect: Some(plain), .. }), Some(at)) = (front, listen) {
+                let hosts = app.spec.hosts.clone();
+                doors.push(Door { listen: *plain, hosts, tls: None, https: Some(at.port()) });
+            }
+            let tls = front.map(|f| f.tls.clone());
+            if let Err(e) = self.agent().put_service_with(&service, listen, &app.spec.hosts, doors, tls).await {
                 return Err(match (refused(e), listen) {
                     (TargetError::Failed(words), Some(at)) => failed(self.who_has(at, words).await),
                     (other, _) => other,
@@ -131,6 +137,7 @@ impl DockerTarget {
     async fn put(&self, desired: &Desired, epoch: Epoch, app: &DesiredApp) -> Result<(), TargetError> {
         self.sweep_commands(desired, &app.name).await?;
         let addresses = self.raise(desired, epoch, app).await?;
+        failpoint::hit("docker.slot.before_route");
         self.route(desired, epoch, app, addresses).await
     }
 
@@ -172,6 +179,7 @@ impl DockerTarget {
         for stopped in join_all(others.map(|f| self.engine.stop(&f.id))).await {
             stopped?;
         }
+        failpoint::hit("docker.worker.after_stop");
         let status = self.agent().status().await.map_err(refused)?;
         let known = status.services.get(&service).map(|s| &s.slots);
         for (other, slot) in known.into_iter().flatten() {
@@ -218,12 +226,15 @@ impl DockerTarget {
             Err(e) if is_missing(&e) => {}
             Err(e) => return Err(refused(e)),
         }
+        failpoint::hit("docker.slot.after_forget");
         let ended = join_all(ours.iter().map(|f| async {
             if f.is_kept() {
                 self.engine.stop(&f.id).await?;
             }
             self.keep_log(&service, f).await;
-            self.engine.remove(&f.id).await
+            let removed = self.engine.remove(&f.id).await;
+            failpoint::hit("docker.slot.after_remove");
+            removed
         }))
         .await;
         for end in ended {

@@ -8,6 +8,7 @@
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const number = (n) => n.toLocaleString("en");
+  const ROW = 13;
   let now = null;
   let came = 0;
   let top = 40;
@@ -32,7 +33,8 @@
     pen.clearRect(0, 0, width, height);
     if (!now) return;
     const foot = 18;
-    const head = 20;
+    const rows = width < 700 ? 3 : 2;
+    const head = rows * ROW + 7;
     const columns = 240;
     const step = width / columns;
     const floor = height - foot;
@@ -81,27 +83,40 @@
     pen.fillStyle = colour("--line");
     pen.fillRect(0, floor, width, 1);
 
-    let labelled = -Infinity;
-    for (const switched of now.switches) {
-      const columnsAgo = now.column - switched.at_ms / now.column_ms;
-      const at = width - columnsAgo * step - shift;
-      if (at < 0 || at > width) continue;
-      pen.strokeStyle = colour("--ink");
-      pen.setLineDash([3, 3]);
+    const marks = now.switches
+      .map((s) => ({ at: width - (now.column - s.at_ms / now.column_ms) * step - shift, ms: s.ms }))
+      .filter((mark) => mark.at >= 0 && mark.at <= width);
+    const placed = labels(marks, width, rows, (text) => pen.measureText(text).width);
+    pen.strokeStyle = colour("--ink");
+    pen.setLineDash([3, 3]);
+    for (const { at, row } of placed) {
       pen.beginPath();
-      pen.moveTo(at, head - 4);
+      pen.moveTo(at, row * ROW + 16);
       pen.lineTo(at, floor);
       pen.stroke();
-      pen.setLineDash([]);
-      const text = `switch ${took(switched.ms)}`;
-      const wide = pen.measureText(text).width;
-      const from = at + 4 + wide > width ? at - 4 - wide : at + 4;
-      if (from > labelled + 8) {
-        pen.fillStyle = colour("--ink");
-        pen.fillText(text, from, head - 7);
-        labelled = from + wide;
-      }
     }
+    pen.setLineDash([]);
+    for (const { text, from, wide, row } of placed) {
+      // The lines of others stop behind the words.
+      pen.clearRect(from - 2, row * ROW + 3, wide + 4, ROW);
+      pen.fillStyle = colour("--ink");
+      pen.fillText(text, from, row * ROW + 13);
+    }
+  }
+
+  // Words beside the switches' lines, each in the first row where nobody else's are. Where all rows are taken the line
+  // stands alone: what happened is told below as well.
+  function labels(marks, width, rows, measure) {
+    const placed = [];
+    for (const { at, ms } of [...marks].sort((a, b) => a.at - b.at)) {
+      const words = `switch ${took(ms)}`;
+      const wide = measure(words);
+      const from = at + 4 + wide <= width ? at + 4 : Math.max(0, at - 4 - wide);
+      const taken = (row) => placed.some((p) => p.row === row && from < p.from + p.wide + 8 && p.from < from + wide + 8);
+      const free = Array.from({ length: rows }, (_, row) => row).find((row) => !taken(row));
+      placed.push(free === undefined ? { at, row: rows - 1, text: "", from: at, wide: 0 } : { at, row: free, text: words, from, wide });
+    }
+    return placed;
   }
 
   function niceStep(most) {

@@ -10,6 +10,8 @@ use actix_web::{
 };
 use sha2::{Digest as _, Sha256};
 
+use super::pages::layout;
+
 /// One file of the look.
 #[derive(Debug)]
 pub struct Asset {
@@ -68,7 +70,9 @@ async fn serve(request: HttpRequest, file: web::Path<String>) -> HttpResponse {
         (exact || hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit())).then_some((asset, exact))
     });
     let Some((asset, exact)) = found else {
-        return HttpResponse::NotFound().content_type("text/plain; charset=utf-8").body("There is no such asset.\n");
+        let mut response = HttpResponse::NotFound();
+        layout::secure(&mut response);
+        return response.content_type("text/plain; charset=utf-8").body("There is no such asset.\n");
     };
     let known = request
         .headers()

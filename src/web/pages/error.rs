@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use actix_web::{HttpResponse, ResponseError, http::StatusCode};
+use actix_web::{HttpResponse, ResponseError, http::StatusCode, web};
 use askama::Template;
 
 use super::layout::{self, Head, Place};
@@ -75,6 +75,15 @@ impl ErrorPage {
     pub fn at(self, place: Place) -> Self {
         Self { place, ..self }
     }
+}
+
+/// Pages where actix would answer with bare words and without security headers: for addresses that lead nowhere, and
+/// for those that cannot be read.
+pub fn configure(config: &mut web::ServiceConfig, place: Place) {
+    let nowhere = move || ErrorPage::not_found("such page").at(place);
+    config
+        .app_data(web::PathConfig::default().error_handler(move |_, _| nowhere().into()))
+        .default_service(web::to(move || async move { Err::<HttpResponse, _>(nowhere()) }));
 }
 
 #[derive(Template)]

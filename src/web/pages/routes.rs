@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
-    error::ErrorPage,
-    layout::{self, Crumb, Head},
+    error::{self, ErrorPage},
+    layout::{self, Crumb, Head, Place},
     log::{self, LogLine, LogWindow, WireWindow},
     overview::OverviewPage,
     pieces::Markup,
@@ -66,6 +66,7 @@ type Shared = web::Data<Arc<dyn Source>>;
 pub fn configure(config: &mut web::ServiceConfig, source: Arc<dyn Source>) {
     config
         .configure(assets::configure)
+        .configure(|config| error::configure(config, Place::Switchover))
         .app_data(web::Data::new(source))
         .app_data(web::QueryConfig::default().error_handler(|error, _| {
             ErrorPage::refused(

@@ -24,6 +24,52 @@ fn upstream(port: u16) -> SlotSource {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upstreams_move_fenced_and_for_good() {
+    let mut host = Host::new().await;
+    let app = host.serving("v1", host.release("v1")).await;
+    let from = host.client.status().await.unwrap().services[SERVICE].slots["v1"].instances[0].address.unwrap();
+    let c = host.client.clone();
+    let other = "octo-1/production/other";
+    let at = c.put_service(other, Some("127.0.0.1:0".parse().unwrap()), &[]).await.unwrap().listen.unwrap();
+    c.claim(other, Epoch(5)).await.unwrap();
+    c.put_slot(other, "a", Epoch(5), upstream(1)).await.unwrap();
+    c.switch(other, Epoch(5), None, "a").await.unwrap();
+    let mut said = Vec::new();
+    for (service, slot, epoch, addresses) in [
+        (other, "a", 4, vec![from]),
+        (other, "nobody", 5, vec![from]),
+        (other, "a", 5, vec![]),
+        (other, "a", 5, vec![SocketAddr::from(([127, 0, 0, 1], 0))]),
+        (other, "a", 5, vec![at]),
+        (SERVICE, "v1", 5, vec![from]),
+    ] {
+        let (code, message) = refusal(c.set_upstreams(service, slot, Epoch(epoch), addresses).await);
+        said.push(format!("{code:?}: {message}"));
+    }
+    insta::assert_snapshot!(said.join("\n").replace(&at.to_string(), "LISTENER"), @r#"
+    StaleEpoch: epoch 4 is stale: "octo-1/production/other" was claimed with 5
+    NotFound: "octo-1/production/other" has no slot "nobody": put it first
+    Invalid: addresses must name at least one address, each with its port
+    Invalid: addresses must name at least one address, each with its port
+    Invalid: LISTENER is the service's own listener
+    Invalid: slot "v1" has processes of the agent's own, whose addresses it knows
+    "#);
+    let moved = c.set_upstreams(other, "a", Epoch(5), vec![from]).await.unwrap();
+    assert_eq!(moved.source, SlotSource::Upstreams { addresses: vec![from] });
+    assert_eq!(super::get(at, "/").await, super::get(app, "/").await);
+    host.kill();
+    host.start().await;
+    assert_eq!(super::get(at, "/").await, (200, "v1".into()));
+    // A worker is pointed at, and has nothing to be routed to.
+    let worker = "octo-1/production/worker";
+    c.put_service(worker, None, &[]).await.unwrap();
+    c.put_slot(worker, "a", E1, SlotSource::Upstreams { addresses: vec![] }).await.unwrap();
+    assert!(c.put_slot(worker, "b", E1, upstream(1)).await.is_err());
+    c.switch(worker, E1, None, "a").await.unwrap();
+    assert_eq!(c.status().await.unwrap().services[worker].active.as_deref(), Some("a"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_switch_is_fenced_checked_and_idempotent() {
     let host = Host::new().await;
     let c = &host.client;
@@ -128,7 +174,7 @@ async fn what_can_not_be_carried_out_is_said() {
     (Invalid, "service \"a\\nb\" must have 1 to 300 characters and none of control")
     (Failed, "can't listen at TAKEN: Address already in use (os error 98)")
     (Failed, "can't listen at 192.0.2.1:0: Cannot assign requested address (os error 99)")
-    (Conflict, "all hosts of this listener: \"octo-1/production/web\" has that already")
+    (Conflict, "all hosts of the listener LISTENER: \"octo-1/production/web\" has that already")
     (Invalid, "host \"shop.example:80\" must be a plain host name without a port")
     (Invalid, "host \"*.example\" must be a plain host name without a port")
     (Conflict, "\"octo-1/production/web\" has slots and can't change between routed and worker: remove it")
@@ -143,7 +189,7 @@ async fn what_can_not_be_carried_out_is_said() {
     (Invalid, "addresses must name at least one address, each with its port")
     (Invalid, "LISTENER is the service's own listener")
     (Invalid, "addresses must name at least one address, each with its port")
-    (Invalid, "a worker has processes, not addresses to route to")
+    (Invalid, "nothing is routed to a worker: it has no addresses")
     "#);
     // None of it left anything behind.
     let status = c.status().await.unwrap();

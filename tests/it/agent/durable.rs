@@ -262,13 +262,17 @@ async fn an_agent_that_ends_does_not_wait_for_a_slow_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_agent_for_each_folder() {
-    let host = Host::new().await;
+async fn a_folder_that_somebody_else_holds_is_left_alone() {
+    let host = Host::bare();
+    fs::create_dir_all(host.data()).unwrap();
+    let path = host.data().join("agent.lock");
+    fs::write(&path, "4242").unwrap();
+    let held = nix::fcntl::Flock::lock(fs::File::open(&path).unwrap(), nix::fcntl::FlockArg::LockExclusiveNonblock);
     let out = host.command().stderr(std::process::Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
     assert!(!out.status.success());
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    let pid = host.client.hello().await.unwrap().pid;
-    assert!(said.contains(&format!("another agent (process {pid}) holds")), "{said}");
+    assert!(said.contains("another agent (process 4242) holds"), "{said}");
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,13 @@
 //! The agent as a process of its own, with a real app behind it.
 
+mod assets;
 mod control;
 mod durable;
 mod proxy;
 mod supervise;
 mod switching;
+mod tls;
+mod upgrade;
 
 use std::{
     collections::BTreeMap,

@@ -17,14 +17,19 @@ use tokio::{
 use super::{DEADLINE, E1, Host, SERVICE, fresh, get};
 
 #[derive(Default)]
-struct Load {
-    stop: AtomicBool,
-    sent: AtomicU64,
+pub(super) struct Load {
+    pub(super) stop: AtomicBool,
+    pub(super) sent: AtomicU64,
 }
 
 impl Load {
     /// Requests one after another until told; each must be answered rightly.
-    async fn run(self: Arc<Self>, client: reqwest::Client, url: String, body: Option<Vec<u8>>) -> Vec<String> {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        client: reqwest::Client,
+        url: String,
+        body: Option<Vec<u8>>,
+    ) -> Vec<String> {
         let mut failures = Vec::new();
         while !self.stop.load(Ordering::SeqCst) {
             self.sent.fetch_add(1, Ordering::SeqCst);

@@ -80,7 +80,28 @@ async fn a_step_is_nobody_and_sees_its_own_alone() {
     let result = run(&executor, &spec).await;
     let shown = log(&spec).join("\n").replace(dir.path().to_str().unwrap(), "DIR");
     assert_eq!(result.end, StepEnd::Exited(0), "{shown}");
-    insta::assert_snapshot!(shown, @"");
+    insta::assert_snapshot!(shown, @r"
+    APP=ä b
+    CI=true
+    HOME=DIR/home
+    LANG=de
+    PATH=/bin
+    PWD=DIR/work/app
+    SHLVL=2
+    TMPDIR=DIR/home/tmp
+    USER=switchover
+    switchover
+    DIR/work/app
+    CapEff:	0000000000000000
+    NoNewPrivs:	1
+    home
+    work
+    5
+    touch: /usr-file: Permission denied
+    mount: permission denied (are you root?)
+    su: must be suid to work properly
+    0
+    ");
     // Ours to remove; and its home is the one that other programs find.
     assert_eq!(fs::metadata(spec.cwd.join("made")).unwrap().len(), 0);
     spec.env = vec![("A=B".into(), "x".into())];

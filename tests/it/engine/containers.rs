@@ -53,7 +53,8 @@ fn settings(engine: &crate::docker::rig::Engine, folder: &std::path::Path) -> St
 }
 
 async fn page(rig: &Rig) -> String {
-    let answer = reqwest::get(format!("{}version", rig.address().await)).await.expect("answered");
+    let answer =
+        reqwest::get(format!("{}/version", rig.address().await.trim_end_matches('/'))).await.expect("answered");
     answer.text().await.expect("text").trim().to_owned()
 }
 

@@ -5,5 +5,6 @@ mod broken;
 mod containers;
 mod killed;
 mod outage;
+mod queue;
 mod rig;
 mod stories;

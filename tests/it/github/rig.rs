@@ -12,8 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use switchover::{
+    demo::github::AppKey,
     domain::ids::{InstallationId, RepoId, RepoRef, Sha},
-    github::{GitHub, GitHubConfig, Timeouts, key::generate_app_key},
+    github::{GitHub, GitHubConfig, Timeouts},
 };
 use url::Url;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
@@ -22,7 +23,8 @@ pub const APP_ID: i64 = 77;
 pub const HEAD: &str = "1111111111111111111111111111111111111111";
 
 /// One key for all tests: making one takes a while.
-pub static KEY: LazyLock<String> = LazyLock::new(|| generate_app_key().unwrap());
+pub static PAIR: LazyLock<AppKey> = LazyLock::new(|| AppKey::generate().unwrap());
+pub static KEY: LazyLock<String> = LazyLock::new(|| PAIR.private_pem.clone());
 
 pub fn repo() -> RepoRef {
     RepoRef { id: RepoId(7), owner: "acme".to_owned(), name: "shop".to_owned(), installation: InstallationId(3) }

@@ -74,7 +74,42 @@ fn versions_come_from_the_projects_own_files() {
             format!("{run}; {} -> {}", names.join(", "), image(run, &files))
         })
         .collect();
-    insta::assert_snapshot!(all.join("\n"), @"");
+    insta::assert_snapshot!(all.join("\n"), @r#"
+    mvn -B verify; app/pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-21 (app/pom.xml)
+    sh ./mvnw verify; app/pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-11 (app/pom.xml)
+    mvn test; app/pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-8 (app/pom.xml)
+    mvn test; app/pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-21 (app/pom.xml)
+    mvn test; app/pom.xml <project><artifactId>x</artifactId></pro, pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-17 (pom.xml)
+    mvn test; app/pom.xml <project><artifactId>x</artifactId></pro -> maven:3-eclipse-temurin-17 (in a container, its steps run in maven:3-eclipse-temurin-17)
+    mvn test; app/pom.xml <<<, .sdkmanrc # x|java=25.0.1-tem| -> maven:3-eclipse-temurin-25 (.sdkmanrc)
+    mvn test; .tool-versions nodejs 20.1.0|java temurin-21.0.2+13| -> maven:3-eclipse-temurin-21 (.tool-versions)
+    ./gradlew test; app/gradlew , app/build.gradle sourceCompatibility = '17' -> eclipse-temurin:17-jdk (app/build.gradle)
+    gradle test; build.gradle.kts java { toolchain { languageVersion = Jav -> gradle:8-jdk21 (build.gradle.kts)
+    npm ci && npm test; app/package.json {"engines": {"node": ">=18"}} -> node:22 (app/package.json)
+    npm test; app/package.json {"engines": {"node": "^18.12 || ^20.9"}} -> node:20 (app/package.json)
+    npm test; app/package.json {"engines": {"node": "20.x"}} -> node:20 (app/package.json)
+    npm test; package.json {"volta": {"node": "20.11.0"}} -> node:20 (package.json)
+    npm test; .nvmrc lts/iron|, app/package.json {"engines": {"node": "18"}} -> node:20 (.nvmrc)
+    npm test; app/.node-version v24.1.0, .nvmrc 18 -> node:24 (app/.node-version)
+    npm test; .nvmrc lts/* -> node:22 (.nvmrc)
+    npm test;  -> node:22 (in a container, its steps run in node:22)
+    cargo test; rust-toolchain.toml [toolchain]|channel = '1.85.0' -> rust:1.85.0 (rust-toolchain.toml)
+    cargo test; rust-toolchain nightly-2025-01-01| -> rust:1 (rust-toolchain)
+    cargo test; app/rust-toolchain 1.80| -> rust:1.80 (app/rust-toolchain)
+    go test ./...; app/go.mod module x||go 1.22.3| -> golang:1.22 (app/go.mod)
+    go test ./...; go.mod module x||go 1.21||toolchain go1.24.1| -> golang:1.24 (go.mod)
+    pytest; .python-version 3.11.9| -> python:3.11 (.python-version)
+    pytest; app/pyproject.toml [project]|requires-python = '>=3.9' -> python:3.12 (app/pyproject.toml)
+    pytest; app/pyproject.toml [tool.poetry.dependencies]|python = '>=3 -> python:3.9 (app/pyproject.toml)
+    make; app/go.mod module x -> golang:1 (in a container, its steps run in golang:1)
+    make;  -> none
+    mvn test && npm test;  -> none (it needs tools of several languages: to run its steps in containers, write a `container:` that has all of them)
+    make; app/pom.xml <project><artifactId>x</artifactId></pro, app/package.json {} -> none (it needs tools of several languages: to run its steps in containers, write a `container:` that has all of them)
+    npm test; .nvmrc 20@evil/x:latest -> node:20 (.nvmrc)
+    npm test; .nvmrc 99999999999999999999 -> node:22 (in a container, its steps run in node:22)
+    cargo test; rust-toolchain 1.8;rm -rf /| -> rust:1 (rust-toolchain)
+    mvn test; app/pom.xml <project><artifactId>x</artifactId><prop -> maven:3-eclipse-temurin-17 (in a container, its steps run in maven:3-eclipse-temurin-17)
+    "#);
 }
 
 #[test]

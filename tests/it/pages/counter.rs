@@ -1,16 +1,24 @@
 //! The demo's counter and its load.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
+use actix_web::{HttpResponse, web};
 use futures_util::{StreamExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use serde_json::Value;
-use switchover::demo::counter::{self, Actions, Answer, Counter, Kind};
+use switchover::demo::{
+    counter::{self, Actions, Answer, BUTTONS, Counter, Kind},
+    load::{self, Visited},
+};
+use tokio_util::sync::CancellationToken;
 
-use super::{Served, sample};
+use super::{Served, assert_harmless, assert_secure, client, sample};
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -156,4 +164,135 @@ async fn the_page_is_fed_and_draws_the_release() {
         kept.push_str(std::str::from_utf8(&next.unwrap().unwrap()).unwrap());
     }
     assert!(kept.contains("event: snapshot"));
+}
+
+#[tokio::test]
+async fn the_buttons_act_for_people_and_for_no_other_site() {
+    let (counter, pressed) = (Arc::new(Counter::new()), Arc::new(Pressed::default()));
+    let served = served(&counter, &pressed);
+    let press = async |name: &str, site: Option<&str>, json: bool| {
+        let mut request = client().post(format!("{}/actions/{name}", served.url));
+        if let Some(site) = site {
+            request = request.header("sec-fetch-site", site);
+        }
+        if json {
+            request = request.header("accept", "application/json");
+        }
+        let answer = request.send().await.unwrap();
+        assert_secure(&answer, name);
+        answer
+    };
+    assert_eq!(press("push-good", Some("cross-site"), true).await.status(), 403);
+    assert_eq!(press("push-good", Some("same-site"), false).await.status(), 403);
+    assert_eq!(press("format-disk", Some("same-origin"), true).await.status(), 404);
+    assert_eq!(served.get("/actions/push-good").await.status(), 404, "a link presses nothing");
+    assert!(pressed.0.lock().unwrap().is_empty());
+    let form = press("push-good", Some("same-origin"), false).await;
+    assert_eq!((form.status().as_u16(), &form.headers()["location"]), (303, &"/".parse().unwrap()));
+    let refused = press("rollback", None, true).await;
+    assert_eq!(refused.status(), 409);
+    let told: Value = refused.json().await.unwrap();
+    assert_eq!(told, serde_json::json!({"ok": false, "text": "Roll back: not done. Nothing was live before."}));
+    let done: Value = press("push-bad", Some("none"), true).await.json().await.unwrap();
+    assert_eq!(done["text"], format!("done: push-bad {}", sample::HOSTILE));
+    assert_eq!(*pressed.0.lock().unwrap(), ["push-good", "rollback", "push-bad"]);
+    let html = served.text("/").await;
+    assert_harmless(&html, "counter");
+    assert!(html.contains("Roll back: not done") && html.contains("done: push-bad &#60;/code&#62;"), "{html}");
+    for (name, label, about) in BUTTONS {
+        assert!(html.contains(&format!("action=\"/actions/{name}\"")), "{name}");
+        assert!(html.contains(label) && html.contains(about), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn every_page_of_the_counter_is_secure() {
+    let served = served(&Arc::new(Counter::new()), &Arc::new(Pressed::default()));
+    for (path, status) in [
+        ("/", 200),
+        ("/release", 200),
+        ("/counter.json", 200),
+        ("/events", 200),
+        ("/nothing", 404),
+        ("/actions/%FF", 404),
+    ] {
+        let response = served.get(path).await;
+        assert_eq!(response.status(), status, "{path}");
+        assert_secure(&response, path);
+    }
+}
+
+/// A shop whose answers differ: one is a 503, one breaks off, some name their release in the text.
+fn shop(asked: &Arc<AtomicU32>) -> Served {
+    let asked = asked.clone();
+    Served::start(move |config| {
+        let asked = asked.clone();
+        let answer = move || {
+            let n = asked.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match n {
+                    7 => HttpResponse::ServiceUnavailable().finish(),
+                    13 => {
+                        HttpResponse::Ok().insert_header(("x-release", "r1")).streaming(futures_util::stream::iter([
+                            // So much that it has to be sent before the rest is asked for.
+                            Ok(bytes::Bytes::from(vec![b'x'; 4 << 20])),
+                            Err(std::io::Error::other("cut")),
+                        ]))
+                    }
+                    // Not good, but an answer.
+                    19 => HttpResponse::NotFound().insert_header(("x-release", "r1")).finish(),
+                    n if n % 2 == 0 => HttpResponse::Ok().insert_header(("x-release", "r1")).body("hello"),
+                    _ => HttpResponse::Ok().body("<small>release r1</small>"),
+                }
+            }
+        };
+        config.default_service(web::to(answer));
+    })
+}
+
+#[tokio::test]
+async fn the_load_counts_every_request_and_tells_each_loss() {
+    let asked = Arc::new(AtomicU32::new(0));
+    let shop = shop(&asked);
+    let counter = Arc::new(Counter::new());
+    let stop = CancellationToken::new();
+    // Bound and never accepted from a moment later: nobody is there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let apps = vec![
+        Visited { app: "backend".to_owned(), url: shop.url.parse().unwrap() },
+        Visited { app: "gone".to_owned(), url: format!("http://{gone}/").parse().unwrap() },
+    ];
+    let load = tokio::spawn(load::run(apps, counter.clone(), 400, stop.clone()));
+    let enough = async {
+        while counter.totals().0 < 150 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), enough).await.expect("requests are sent");
+    stop.cancel();
+    load.await.unwrap().unwrap();
+    let now = counter.snapshot();
+    let lost = |app: &str| {
+        now.events.iter().filter(|e| e.tone == "failure" && e.text.starts_with(app)).map(|e| e.times).sum::<u64>()
+    };
+    let sent_to_shop = u64::from(asked.load(Ordering::Relaxed));
+    assert_eq!(lost("backend"), 2, "{:?}", now.events);
+    assert_eq!(now.failed, now.total - sent_to_shop + 2);
+    let words: Vec<&str> = now.events.iter().map(|e| e.text.as_str()).collect();
+    for wanted in
+        ["backend: answered 503 Service Unavailable", "backend: the answer broke off: ", "gone: could not connect: "]
+    {
+        assert!(words.iter().any(|w| w.starts_with(wanted)), "{wanted}: {words:?}");
+    }
+    assert_eq!(now.apps.len(), 1);
+    assert_eq!(now.apps[0].release, "r1");
+    let sent: u64 = now.kinds.values().sum();
+    assert_eq!((sent, now.kinds.len()), (now.total, 4), "all kinds, each counted once: {:?}", now.kinds);
+}
+
+#[tokio::test]
+async fn a_load_without_apps_ends_at_once() {
+    let counter = Arc::new(Counter::new());
+    load::run(Vec::new(), counter.clone(), 0, CancellationToken::new()).await.unwrap();
+    assert_eq!(counter.totals(), (0, 0));
 }

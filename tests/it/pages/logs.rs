@@ -12,6 +12,62 @@ use switchover::web::pages::{
 
 use super::{Served, assert_secure, client, sample};
 
+#[test]
+fn colours_become_classes_and_nothing_else_is_obeyed() {
+    let shown = |line: &str| serde_json::to_string(&ansi::spans(line)).unwrap();
+    let cases = [
+        ("plain", r#"[["plain"]]"#),
+        ("", "[]"),
+        (
+            "\u{1b}[31mred\u{1b}[0m and \u{1b}[1;92mbold\u{1b}[22m not",
+            r#"[["red","f1"],[" and "],["bold","f10 bo"],[" not","f10"]]"#,
+        ),
+        ("\u{1b}[38;5;196mcube\u{1b}[48;5;232mgrey", r#"[["cube","f9"],["grey","f9 b0"]]"#),
+        ("\u{1b}[38;2;10;120;250mtrue\u{1b}[39m", r#"[["true","f12"]]"#),
+        ("\u{1b}[38:5:40mcolons", r#"[["colons","f10"]]"#),
+        ("\u{1b}[mreset\u{1b}[;mtwice", r#"[["resettwice"]]"#),
+        // `j` is a final byte (ECMA-48, 5.4): a terminal prints the rest, and no colour was set.
+        ("\u{1b}[999;31;junkmx", r#"[["unkmx"]]"#),
+        // Numbers that mean nothing, or that no number type holds, are left out; the others of the sequence count.
+        ("\u{1b}[999;31mx", r#"[["x","f1"]]"#),
+        ("\u{1b}[99999999999999999999;;31mx", r#"[["x","f1"]]"#),
+        ("\u{1b}[38;5;999;31mx", r#"[["x","f1"]]"#),
+        ("\u{1b}[38mx\u{1b}[48;2;1mx", r#"[["xx"]]"#),
+        ("10%\r20%\rdone\r\n", r#"[["done"]]"#),
+        ("\u{1b}[2K\u{1b}[1Gclean\u{1b}[?25l", r#"[["clean"]]"#),
+        ("\u{1b}]0;title\u{7}a\u{1b}]8;;http://evil\u{1b}\\link\u{1b}]8;;\u{1b}\\", r#"[["alink"]]"#),
+        ("\u{1b}Pdcs\u{1b}\\ok\u{1b}(Bx\u{8}\u{0}", r#"[["okx"]]"#),
+        ("\u{1b}[31", "[]"),
+        ("\u{1b}]never ends", "[]"),
+        ("\u{1b}[31\nm", r#"[["m"]]"#),
+        ("a\u{202e}b", "[[\"a\u{fffd}b\"]]"),
+        ("tab\there", r#"[["tab    here"]]"#),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(shown(line), expected, "{line:?}");
+    }
+    let long = shown(&"x".repeat(10_000));
+    assert!(long.len() < 4_200 && long.contains("6000 more characters in the raw log"), "{}", long.len());
+}
+
+#[test]
+fn lines_have_numbers_that_are_links() {
+    let line = LogLine { n: 120, ms: 61_000, text: "\u{1b}[32mok <b>\u{1b}[0m Fine".to_owned() };
+    let plain = log::lines_html("backend-test", std::slice::from_ref(&line), None).to_string();
+    insta::assert_snapshot!(plain, @r##"<div class="l" id="backend-test-L120"><a href="#backend-test-L120" title="after 1 m 1 s">120</a><code><span class="f2">ok &lt;b&gt;</span> Fine</code></div>"##);
+    // Found lines lead to the log some lines before them, and say what was found.
+    let found = [line, LogLine { n: 7, ms: 5, text: "fine, fine".to_owned() }];
+    let found = log::lines_html("backend-test", &found, Some((&log::needle("FINE"), "/logs/t1"))).to_string();
+    insta::assert_snapshot!(found, @r##"
+    <div class="l" id="backend-test-L120"><a href="/logs/t1?from=100#backend-test-L120" title="after 1 m 1 s">120</a><code><span class="f2">ok &lt;b&gt;</span> <mark>Fine</mark></code></div>
+    <div class="l" id="backend-test-L7"><a href="/logs/t1?from=1#backend-test-L7" title="after 5 ms">7</a><code><mark>fine</mark>, <mark>fine</mark></code></div>
+    "##);
+    let hostile = LogLine { n: 1, ms: 0, text: sample::HOSTILE.to_owned() };
+    let html =
+        log::lines_html("x\"><script>", &[hostile], Some((&log::needle("<script>"), "/\"onclick=x"))).to_string();
+    super::assert_harmless(&html, "lines");
+}
+
 proptest! {
     #[test]
     fn any_line_is_shown_without_controls(line in "(\u{1b}\\[[0-9;:]{0,12}[a-zA-Z]|\u{1b}.|[\u{0}-\u{1f}]|\\PC){0,60}") {

@@ -11,7 +11,7 @@ use switchover::{
     },
 };
 
-use super::{Served, assert_secure, client, sample};
+use super::{Served, assert_harmless, assert_secure, client, sample};
 
 #[test]
 fn durations_are_rounded_to_what_matters() {
@@ -34,6 +34,34 @@ fn durations_are_rounded_to_what_matters() {
     for (ms, expected) in cases {
         assert_eq!(show::duration(ms), expected, "{ms}");
     }
+}
+
+#[test]
+fn a_release_is_one_line_of_text() {
+    assert_snapshot!(release_line_text(&sample::line(7, PhaseState::Done)), @r"
+                    Prepare  Warm     Verify    Switch   Converge  Watch      Done
+                    ✓ 2.1 s  ✓ 1.3 s  ✓ 420 ms  ✓ 38 ms  ✓ 5 s     ✓ 1 m 1 s  ✓ 0 ms
+    blue   8b1d0e7  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+    green  3f2a9c1           ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┗━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+    ");
+    assert_snapshot!(release_line_text(&sample::line(5, PhaseState::Running)), @r"
+                    Prepare  Warm     Verify    Switch   Converge  Watch   Done
+                    ✓ 2.1 s  ✓ 1.3 s  ✓ 420 ms  ✓ 38 ms  ✓ 5 s     ● 31 s  ○
+    blue   8b1d0e7  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+    green  3f2a9c1           ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┗━━━━━━━━━━━━━━━━━━
+    ");
+    assert_snapshot!(release_line_text(&sample::line(2, PhaseState::Failed)), @r"
+                    Prepare  Warm     Verify    Switch  Converge  Watch  Done
+                    ✓ 2.1 s  ✓ 1.3 s  ✗ 210 ms  ○       ○         ○      ○
+    blue   8b1d0e7  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━
+    green  3f2a9c1           ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌
+    ");
+    assert_snapshot!(release_line_text(&sample::taken_back()), @r"
+                    Prepare  Warm     Verify    Switch   Converge  Watch   Rolling back  Rolled back
+                    ✓ 2.1 s  ✓ 1.3 s  ✓ 420 ms  ✓ 38 ms  ✓ 5 s     ✗ 31 s  ✓ 31 ms       ✓ 1.2 s
+    blue   8b1d0e7  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┓╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┏━━━━━━━━━━━━━━━━━━━
+    green  3f2a9c1           ╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌╌┗━━━━━━━━━━━━━━━━━━━━━━━━━━━━━┛╌╌╌╌╌╌╌╌╌╌╌╌
+    ");
 }
 
 #[test]
@@ -132,6 +160,47 @@ async fn assets_are_kept_for_ever_under_their_hash() {
 }
 
 #[tokio::test]
+async fn every_page_is_secure_and_what_comes_from_outside_is_text() {
+    let hostile = Arc::new(sample::Pages { hostile: true, ..sample::Pages::new(3, true) });
+    hostile.push(&format!("\u{1b}[31m{}\u{1b}]8;;http://evil\u{7}link\u{202e}", sample::HOSTILE));
+    let served = Served::of(hostile);
+    for path in
+        ["/", "/runs/r1", "/releases/d1", "/releases/d2", "/logs/t1", "/logs/t1?from=2", "/logs/t1/find?q=%3Cscript"]
+    {
+        let response = served.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        assert_secure(&response, path);
+        let html = response.text().await.unwrap();
+        assert_harmless(&html, path);
+        assert!(html.contains("&#60;script") || html.contains("&lt;script"), "{path} shows it:\n{html}");
+    }
+    // What no person opens is as careful: a browser may be led there.
+    for path in ["/logs/t1/lines", "/logs/t1/raw", "/logs/t1/events", "/live"] {
+        let response = served.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        assert_secure(&response, path);
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_lead_nowhere_are_pages_too() {
+    let served = Served::of(Arc::new(sample::Pages::new(1, true)));
+    for path in ["/nothing", "/runs", "/runs/r1/x", "/runs/%FF", "/logs/%00", "/%3Cscript%3E", "/webhooks/github"] {
+        let response = served.get(path).await;
+        assert_eq!(response.status(), 404, "{path}");
+        assert_secure(&response, path);
+        let html = response.text().await.unwrap();
+        assert_harmless(&html, path);
+        assert!(html.contains("What to do:"), "{path}:\n{html}");
+    }
+    assert_secure(&served.get("/assets/x").await, "no asset");
+    for method in ["POST", "DELETE", "OPTIONS"] {
+        let request = client().request(method.parse().unwrap(), format!("{}/runs/r1", served.url));
+        assert_secure(&request.send().await.unwrap(), method);
+    }
+}
+
+#[tokio::test]
 async fn an_error_says_what_why_and_what_next() {
     let served = Served::of(Arc::new(sample::Pages::new(1, true)));
     for (path, status, words) in [
@@ -174,4 +243,28 @@ fn a_run_folds_all_steps_but_the_failed_one() {
     assert!(html.contains("100 earlier lines"));
     assert!(html.contains(r##"<a href="#backend-test-L600""##) && !html.contains(r#"id="backend-test-L100""#));
     assert!(html.contains("expected: &#60;12.50&#62; but was"), "{html}");
+}
+
+#[test]
+fn a_release_page_words_its_figures_as_what_they_are() {
+    let html = sample::Pages::new(0, true).release_page(true).render();
+    for words in [
+        "3 of 24,841 probes failed.",
+        "38 ms from the flip to the last answer of the old version.",
+        "rolled back",
+        "/resume production",
+        "2 commits by <bdi>Ada Lovelace, Grace Hopper</bdi>",
+        "The watch took it back",
+    ] {
+        assert!(html.contains(words), "{words}:\n{html}");
+    }
+    let good = sample::Pages::new(0, true).release_page(false).render();
+    for words in ["0 of 24,841 probes failed.", "/rollback production"] {
+        assert!(good.contains(words), "{words}:\n{good}");
+    }
+    // A release that nobody probed claims nothing.
+    let mut unknown = sample::Pages::new(0, true).release_page(false);
+    (unknown.probes, unknown.switch_ms) = (Vec::new(), None);
+    let html = unknown.render();
+    assert!(!html.contains("probes failed") && !html.contains("ms from the flip"), "{html}");
 }

@@ -9,14 +9,14 @@ use switchover::demo::github::{
     pages::markdown,
 };
 
-use super::{assert_harmless, assert_secure, client};
+use super::{assert_harmless, assert_secure, client, sample::HOSTILE};
 
-struct World {
-    standin: StandIn,
-    repo: i64,
-    pull: i64,
-    head: String,
-    check: i64,
+pub struct World {
+    pub standin: StandIn,
+    pub repo: i64,
+    pub pull: i64,
+    pub head: String,
+    pub check: i64,
     _data: tempfile::TempDir,
 }
 
@@ -28,7 +28,7 @@ async fn start(data: &Path) -> StandIn {
 impl World {
     /// A repository with a pull request whose required check failed on a line, and a deployment. `outside` stands
     /// before every text that people or Apps write.
-    async fn new(outside: &str) -> Self {
+    pub async fn new(outside: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         let standin = start(data.path()).await;
         standin.create_user("ada").unwrap();
@@ -142,11 +142,11 @@ impl World {
         Self { standin, repo, pull, head, check, _data: data }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.standin.web_url().as_str().trim_end_matches('/'))
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub async fn page(&self, path: &str) -> String {
         let response = client().get(self.url(path)).send().await.unwrap();
         assert_eq!(response.status(), 200, "{path}");
         assert_secure(&response, path);
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Every page that there is, by what it is for.
-    fn paths(&self) -> HashMap<&'static str, String> {
+    pub fn paths(&self) -> HashMap<&'static str, String> {
         let (head, pull, check) = (&self.head, self.pull, self.check);
         HashMap::from([
             ("home", "/".to_owned()),
@@ -190,6 +190,59 @@ impl World {
             ("app", "/apps/switchover".to_owned()),
         ])
     }
+}
+
+#[tokio::test]
+async fn hostile_content_stays_text_on_every_page() {
+    let world = World::new(HOSTILE).await;
+    // Pages with nothing on them that somebody else wrote.
+    let plain = ["home", "account", "folder", "app", "file"];
+    for (what, path) in world.paths() {
+        let html = world.page(&path).await;
+        assert_harmless(&html, what);
+        let shown = html.contains("&#60;script&#62;alert(1)") || html.contains("&lt;script&gt;alert(1)");
+        assert!(shown || plain.contains(&what), "{what} shows it as text:\n{html}");
+    }
+    world.standin.stop().await;
+}
+
+#[tokio::test]
+async fn a_person_sees_what_happened() {
+    let world = World::new("").await;
+    let paths = world.paths();
+    for (page, words) in [
+        ("home", vec!["acme / <b>shop</b>", "1 open pull request", "Switchover"]),
+        ("repository", vec!["Open the shop", "<h1>Shop</h1>", "feature/round", "production", "/acme/shop.git"]),
+        ("commits", vec!["Open the shop"]),
+        ("commit", vec!["Round", "switchover", "1 failed", "1 changed file", "+four"]),
+        ("compare", vec!["Round", "1 commits"]),
+        ("file", vec!["id=\"L2\"", "two &#60;script&#62;"]),
+        ("folder", vec!["a.rs"]),
+        ("pulls", vec!["Round prices", "0 of 1 checks"]),
+        (
+            "pull",
+            vec![
+                "<strong>why</strong>",
+                "<code>/deploy production</code>",
+                "switchover is required, and failed: it blocks the merge",
+                "other is expected: nobody has reported it yet",
+                "No conflicts with main",
+                "disabled>Merge pull request",
+                "Roll back",
+            ],
+        ),
+        ("pull checks", vec!["src/a.rs:2", "two &#60;script&#62;", "expected 2", "required"]),
+        ("pull files", vec!["+four", "-two &#60;b&#62;"]),
+        ("check", vec!["<td><strong>2</strong></td>", "src/a.rs:2", "Re-run", "Roll back", "2 annotations"]),
+        ("deployments", vec!["warming", "https://shop.example.com"]),
+        ("app", vec!["has no webhook address", "push"]),
+    ] {
+        let html = world.page(&paths[page]).await;
+        for word in words {
+            assert!(html.contains(word), "{page}: {word}\n{html}");
+        }
+    }
+    world.standin.stop().await;
 }
 
 #[tokio::test]
@@ -250,9 +303,26 @@ async fn what_is_not_there_is_said_so() {
         "/acme/shop/runs/1".to_owned(),
         "/apps/none".to_owned(),
         format!("/acme/shop/tree/{long}"),
+        // Numbers that are none, addresses that lead nowhere, bytes that are no text.
+        "/acme/shop/runs/x".to_owned(),
+        "/acme/shop/runs/-1".to_owned(),
+        "/acme/shop/pull/99999999999999999999".to_owned(),
+        "/acme/shop/pull/1/other".to_owned(),
+        "/acme/shop/issues/x".to_owned(),
+        "/apps/switchover/deliveries/x".to_owned(),
+        "/apps/switchover/deliveries/1".to_owned(),
+        "/a/b/c/d/e/f".to_owned(),
+        "/acme/%FF".to_owned(),
+        "/%00".to_owned(),
+        "/acme/shop/commits/%3Cscript%3E".to_owned(),
+        "/assets/../Cargo.toml".to_owned(),
     ] {
         let response = client().get(world.url(&path)).send().await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
+        assert_secure(&response, &path);
+        let html = response.text().await.unwrap();
+        assert_harmless(&html, &path);
+        assert!(html.contains("What to do:"), "{path}:\n{html}");
     }
     let empty = world.standin.create_repository("acme", "empty", "trunk", true).await.unwrap();
     assert_ne!(empty, world.repo);

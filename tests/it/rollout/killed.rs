@@ -55,12 +55,12 @@ async fn dies_at(stage: &Stage, desired: &Desired, crash: &str) -> bool {
     killed
 }
 
-fn around(actions: &[&str]) -> Vec<String> {
+pub fn around(actions: &[&str]) -> Vec<String> {
     let moments = ["before_intent", "after_intent", "after_effect", "after_record"];
     actions.iter().flat_map(|a| moments.map(|m| format!("rollout.{a}.{m}"))).collect()
 }
 
-fn enters(phase: &str) -> Vec<String> {
+pub fn enters(phase: &str) -> Vec<String> {
     ["before_record", "after_record"].map(|m| format!("rollout.phase.{phase}.{m}")).into()
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the room `rollout`.
 
 mod anything;
+mod docker;
 mod figures;
 mod killed;
 mod local;

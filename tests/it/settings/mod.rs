@@ -9,7 +9,8 @@ use switchover::settings::{self, Settings, SettingsMistake};
 use tempfile::TempDir;
 
 /// A key that GitHub could have given.
-static KEY: LazyLock<String> = LazyLock::new(|| switchover::github::key::generate_app_key().expect("a key"));
+static KEY: LazyLock<String> =
+    LazyLock::new(|| switchover::demo::github::AppKey::generate().expect("a key").private_pem);
 
 /// A folder with a settings file and secrets, and an environment.
 struct Server {

@@ -35,12 +35,12 @@ async fn jwts_are_really_verified() {
     insta::assert_snapshot!(seen.join("\n"), @r"
     200 ?
     401 'Expiration time' claim ('exp') is too far in the future
-    401 'Expiration time' claim ('exp') must be in the future
+    401 'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires
     401 'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued
     401 'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued
     401 'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires
-    401 Integration not found
-    401 'Issuer' claim ('iss') must be present
+    404 Integration not found
+    401 Missing 'issuer' claim ('iss') in assertion
     401 A JSON web token could not be decoded
     401 A JSON web token could not be decoded
     401 Bad credentials

@@ -43,8 +43,11 @@ async fn what_github_refuses_is_refused() {
         json!({"head_sha": "main"}),
         output(json!({"annotations": annotations(51)})),
         output(json!({"summary": "é".repeat(32_768)})),
+        output(json!({"text": "é".repeat(32_768)})),
+        output(json!({"summary": "é".repeat(65_536)})),
         output(json!({"text": "x".repeat(65_536)})),
         json!({"output": {"title": "no summary"}}),
+        json!({"output": {"summary": "no title"}}),
         output(json!({"annotations": [{"path": "a", "start_line": 1}]})),
         output(
             json!({"annotations": [{"path": "a", "start_line": 2, "end_line": 1, "annotation_level": "failure", "message": "m"}]}),
@@ -62,7 +65,7 @@ async fn what_github_refuses_is_refused() {
         let answer = create(&api, &w, case).await;
         seen.push(answer.refusal().replace(&"0".repeat(40), "ZERO").replace("\n\n", " "));
     }
-    insta::assert_snapshot!(seen.join("\n"), @r"
+    insta::assert_snapshot!(seen.join("\n"), @r#"
     422 Validation Failed conclusion is missing for a completed check
     422 Validation Failed conclusion is missing for a completed check
     422 Validation Failed status is not one of queued, in_progress, completed
@@ -72,18 +75,21 @@ async fn what_github_refuses_is_refused() {
     422 Validation Failed name can't be blank
     422 No commit found for SHA: ZERO
     422 No commit found for SHA: main
-    422 Validation Failed No more than 50 annotations are allowed per request
-    422 Validation Failed Only 65535 characters are allowed; summary is too long
-    422 Validation Failed Only 65535 characters are allowed; text is too long
-    422 Validation Failed output needs a summary
+    422 Invalid request. No more than 50 items are allowed; 51 were supplied.
+    422 Validation Failed summary exceeds a maximum bytesize of 65535
+    422 Validation Failed text exceeds a maximum bytesize of 65535
+    422 Invalid request. Only 65535 characters are allowed; 65536 were supplied.
+    422 Invalid request. Only 65535 characters are allowed; 65536 were supplied.
+    422 Invalid request. "summary" wasn't supplied.
+    422 Invalid request. "title" wasn't supplied.
     422 Invalid request. missing field `end_line`
     422 Validation Failed an annotation's level, lines, columns or message do not fit
     422 Validation Failed an annotation's level, lines, columns or message do not fit
-    422 Validation Failed No more than 3 actions are allowed
-    422 Validation Failed label is too long (maximum is 20 characters)
-    422 Validation Failed description is too long (maximum is 40 characters)
-    422 Validation Failed identifier is too long (maximum is 20 characters)
-    ");
+    422 Invalid request. No more than 3 items are allowed; 4 were supplied.
+    422 Invalid request. Only 20 characters are allowed; 21 were supplied.
+    422 Invalid request. Only 40 characters are allowed; 41 were supplied.
+    422 Invalid request. Only 20 characters are allowed; 21 were supplied.
+    "#);
     assert_eq!(w.standin.read(|m| m.repos[&w.repo].checks.len()), 0);
     // The very limits are fine.
     let full = json!({"conclusion": "success", "actions": [good, good, good],
@@ -228,6 +234,8 @@ async fn statuses_are_combined() {
         4
     );
     let app = w.token(None).await;
-    assert_eq!(app.get(&combined).await.status, 403, "the App did not ask for statuses");
+    assert_eq!(app.get(&combined).await.good()["total_count"], 2);
+    assert_eq!(app.post(&path, json!({"state": "success"})).await.status, 403, "the App asked for reading only");
+    assert_eq!(w.hooks.wait("status", |r| r.event == "status").await.body["sha"], json!(w.head));
     w.stop().await;
 }

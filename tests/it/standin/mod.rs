@@ -2,11 +2,14 @@
 
 mod apps;
 mod checks;
+mod client;
+mod covered;
 mod faults;
 mod forms;
 mod git;
 mod hooks;
 pub mod openapi;
 mod pulls;
+mod queue;
 pub mod support;
 mod work;

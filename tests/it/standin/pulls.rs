@@ -1,4 +1,4 @@
-//! Pull requests: mergeability, merges, queues, and the events around them.
+//! Pull requests: mergeability, merges, and the events around them.
 
 use serde_json::{Value, json};
 use switchover::demo::github::{
@@ -148,30 +148,6 @@ async fn pull_requests_follow_their_branches() {
     w.standin.reopen_pull(w.repo, b, "bob").await.unwrap();
     w.hooks.event("pull_request", "reopened").await;
     w.standin.close_pull(w.repo, b, "bob").unwrap();
-    w.stop().await;
-}
-
-#[tokio::test]
-async fn a_merge_queue_asks_for_checks() {
-    let w = World::start().await;
-    let api = w.token(None).await;
-    branch(&w, "q", "q.txt", "1\n").await;
-    let number = open(&w, "q").await;
-    w.standin.require_checks(w.repo, "main", &["switchover"]).unwrap();
-    let sha = w.standin.enqueue(w.repo, number, "bob").await.unwrap();
-    let asked = w.hooks.event("merge_group", "checks_requested").await;
-    assert_eq!(asked.body["merge_group"]["head_sha"], json!(sha));
-    assert_eq!(asked.body["merge_group"]["base_ref"], "refs/heads/main");
-    let head_ref = asked.body["merge_group"]["head_ref"].as_str().unwrap();
-    assert!(head_ref.starts_with(&format!("refs/heads/gh-readonly-queue/main/pr-{number}-")), "{head_ref}");
-    assert!(w.standin.leave_queue(w.repo, number, true, "bob").await.is_err(), "not green yet");
-    let check = json!({"name": "switchover", "head_sha": sha, "conclusion": "success"});
-    api.post("/repos/acme/shop/check-runs", check).await.good();
-    w.standin.leave_queue(w.repo, number, true, "bob").await.unwrap();
-    assert_eq!(w.hooks.event("merge_group", "destroyed").await.body["reason"], "merged");
-    w.hooks.event("pull_request", "closed").await;
-    assert_eq!(api.get("/repos/acme/shop/git/ref/heads/main").await.good()["object"]["sha"], json!(sha));
-    assert_eq!(api.get("/repos/acme/shop/git/matching-refs/heads/gh-readonly").await.good(), json!([]));
     w.stop().await;
 }
 

@@ -153,6 +153,7 @@ async fn comments_and_reactions() {
     ");
     assert_eq!(api.post(&comments, json!({"body": "ü".repeat(65_536)})).await.status, 201, "characters, not bytes");
     let line = w.standin.comment_line(w.repo, number, "ann", ("c", 1), "here").unwrap();
+    w.hooks.event("pull_request_review_comment", "created").await;
     let on_line = format!("/repos/acme/shop/pulls/comments/{line}/reactions");
     assert_eq!(api.post(&on_line, json!({"content": "rocket"})).await.status, 201);
     assert_eq!(api.get(&format!("/repos/acme/shop/issues/comments/{line}")).await.status, 404);
@@ -228,7 +229,9 @@ async fn code_is_read() {
     assert_eq!((&file["content"], &file["path"]), (&json!("aMOpCg==\n"), &json!(odd)));
     let folder = api.get(&format!("{repo}/contents/odd?ref={tip}")).await.good();
     assert_eq!(folder[0]["type"], "file");
-    assert_eq!(api.get(&format!("{repo}/contents/none")).await.status, 404);
+    for nothing in ["none", "odd/none", "a%2F..%2Fb", "odd%2F.", "%2Fetc", "a%00b"] {
+        assert_eq!(api.get(&format!("{repo}/contents/{nothing}")).await.status, 404, "{nothing}");
+    }
     assert_eq!(api.get(&format!("{repo}/commits?sha=f/x&per_page=1")).await.good()[0]["sha"], json!(tip));
     // Nothing in a path becomes an option or another revision for git.
     for hostile in ["--help", "main~1", "main%5E", "HEAD@%7B1%7D", "main:README.md", "-n1", "%00", "main%0Ax"] {

@@ -49,21 +49,42 @@ fn invalid(field: &str, message: impl Into<String>) -> ApiError {
     ApiError::invalid("CheckRun", field, "invalid", message)
 }
 
-/// The body of a request, with everything that GitHub refuses refused.
-fn body(call: &Call) -> Result<Body, ApiError> {
+fn most_items(count: usize, max: usize) -> Result<(), ApiError> {
+    if count > max {
+        return Err(ApiError::shape(format!("No more than {max} items are allowed; {count} were supplied.")));
+    }
+    Ok(())
+}
+
+fn most_characters(text: &str, max: usize) -> Result<(), ApiError> {
+    let count = text.chars().count();
+    if count > max {
+        return Err(ApiError::shape(format!("Only {max} characters are allowed; {count} were supplied.")));
+    }
+    Ok(())
+}
+
+/// The body of a request, with everything that GitHub refuses refused. What the API's description says of sizes is
+/// refused as `Invalid request.`, what the check itself does not take as `Validation Failed`.
+fn body(call: &Call, new: bool) -> Result<Body, ApiError> {
     let body: Body = serde_json::from_value(call.body.clone()).map_err(ApiError::shape)?;
-    let long = |text: &Option<String>, max: usize| text.as_ref().is_some_and(|t| t.len() > max);
     if let Some(output) = &body.output {
-        if output.annotations.len() > MAX_ANNOTATIONS {
-            return Err(invalid("annotations", "No more than 50 annotations are allowed per request"));
-        }
+        most_items(output.annotations.len(), MAX_ANNOTATIONS)?;
         for (name, text) in [("summary", &output.summary), ("text", &output.text)] {
-            if long(text, MAX_TEXT) {
-                return Err(invalid(name, format!("Only {MAX_TEXT} characters are allowed; {name} is too long")));
+            let text = text.as_deref().unwrap_or_default();
+            most_characters(text, MAX_TEXT)?;
+            // The page says characters; bytes count as well (github/docs issue 35252, "Clarify check summary max
+            // length units").
+            if text.len() > MAX_TEXT {
+                let what = format!("{name} exceeds a maximum bytesize of {MAX_TEXT}");
+                return Err(ApiError::invalid("CheckRun", name, "custom", what));
             }
         }
-        if output.summary.is_none() {
-            return Err(invalid("summary", "output needs a summary"));
+        // "Create a check run" requires `title` and `summary`, "Update a check run" only `summary`.
+        for (name, missing) in [("title", new && output.title.is_none()), ("summary", output.summary.is_none())] {
+            if missing {
+                return Err(ApiError::shape(format!("\"{name}\" wasn't supplied.")));
+            }
         }
         for a in &output.annotations {
             let level = ["notice", "warning", "failure"].contains(&a.annotation_level.as_str());
@@ -79,16 +100,10 @@ fn body(call: &Call) -> Result<Body, ApiError> {
         }
     }
     if let Some(actions) = &body.actions {
-        if actions.len() > MAX_ACTIONS {
-            return Err(invalid("actions", "No more than 3 actions are allowed"));
-        }
+        most_items(actions.len(), MAX_ACTIONS)?;
         for a in actions {
-            for (name, text, max) in
-                [("label", &a.label, 20), ("description", &a.description, 40), ("identifier", &a.identifier, 20)]
-            {
-                if text.chars().count() > max {
-                    return Err(invalid("actions", format!("{name} is too long (maximum is {max} characters)")));
-                }
+            for (text, max) in [(&a.label, 20), (&a.description, 40), (&a.identifier, 20)] {
+                most_characters(text, max)?;
             }
         }
     }
@@ -160,17 +175,20 @@ async fn told(call: &Call, id: i64, before: Option<&str>) -> Result<(), ApiError
     if before.is_none() {
         call.standin.tell_check(call.repo, id, "created", &login, json!({}));
     }
-    if check.status != "completed" || before == Some("completed") {
+    if check.status != "completed" {
         return Ok(());
     }
-    call.standin.tell_check(call.repo, id, "completed", &login, json!({}));
-    let done = with_repo(call, |_, _, r| {
-        r.latest_checks(&check.head_sha).iter().filter(|c| c.suite == check.suite).all(|c| c.status == "completed")
-    })?;
-    if done {
-        let head = git::commit(&call.standin.git_dir(call.repo), &check.head_sha).await?;
-        call.standin.tell_suite(call.repo, check.suite, "completed", &head, &login);
+    if before != Some("completed") {
+        call.standin.tell_check(call.repo, id, "completed", &login, json!({}));
+        let done = with_repo(call, |_, _, r| {
+            r.latest_checks(&check.head_sha).iter().filter(|c| c.suite == check.suite).all(|c| c.status == "completed")
+        })?;
+        if done {
+            let head = git::commit(&call.standin.git_dir(call.repo), &check.head_sha).await?;
+            call.standin.tell_suite(call.repo, check.suite, "completed", &head, &login);
+        }
     }
+    call.standin.group_checked(call.repo, &check.head_sha).await;
     Ok(())
 }
 
@@ -181,7 +199,7 @@ fn own_app(call: &Call) -> Result<i64, ApiError> {
 
 pub(super) async fn create(call: &Call) -> Answer {
     let app = own_app(call)?;
-    let body = body(call)?;
+    let body = body(call, true)?;
     let (Some(name), Some(sha)) = (body.name.clone(), body.head_sha.clone()) else {
         return Err(ApiError::shape("\"name\", \"head_sha\" weren't supplied."));
     };
@@ -222,7 +240,7 @@ pub(super) async fn create(call: &Call) -> Answer {
 
 pub(super) async fn update(call: &Call) -> Answer {
     let (app, id) = (own_app(call)?, call.number("check_run_id")?);
-    let body = body(call)?;
+    let body = body(call, false)?;
     let before = call.standin.check(call.repo, id)?;
     if before.app != app {
         return Err(ApiError::new(
@@ -354,7 +372,28 @@ pub(super) async fn create_status(call: &Call) -> Answer {
         Some(status)
     });
     let status = status.ok_or_else(ApiError::not_found)?;
-    created(with_repo(call, |l, m, r| shapes::status(l, m, r, &status, false))?)
+    let head = git::commit(&call.standin.git_dir(call.repo), &status.sha).await?;
+    let (body, payload) = with_repo(call, |l, m, r| {
+        let mut payload = call.standin.envelope(m, r, &status.creator);
+        for (name, value) in [
+            ("id", json!(status.id)),
+            ("sha", json!(status.sha)),
+            ("name", json!(r.full_name())),
+            ("context", json!(status.context)),
+            ("state", json!(status.state)),
+            ("description", json!(status.description)),
+            ("target_url", json!(status.target_url)),
+            ("commit", shapes::commit(l, m, r, &head)),
+            ("branches", json!([])),
+            ("created_at", json!(status.created_at)),
+            ("updated_at", json!(status.created_at)),
+        ] {
+            payload[name] = value;
+        }
+        (shapes::status(l, m, r, &status, false), payload)
+    })?;
+    call.standin.emit(call.repo, "status", &payload, None);
+    created(body)
 }
 
 pub(super) async fn statuses(call: &Call) -> Answer {

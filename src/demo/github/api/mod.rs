@@ -109,6 +109,7 @@ impl From<Denied> for ApiError {
             Denied::Unauthorized(message) => Self::new(401, message),
             Denied::Forbidden(message) => Self::new(403, message),
             Denied::Hidden => Self::not_found(),
+            Denied::NoApp => Self::new(404, "Integration not found"),
         }
     }
 }

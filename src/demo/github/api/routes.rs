@@ -94,6 +94,8 @@ const ROUTES: &[Route] = routes! {
     POST "/repos/{owner}/{repo}/issues/{issue_number}/comments" TALK_WRITE => talk::create;
     GET "/repos/{owner}/{repo}/issues/comments/{comment_id}" TALK => talk::get;
     PATCH "/repos/{owner}/{repo}/issues/comments/{comment_id}" TALK_WRITE => talk::update;
+    GET "/repos/{owner}/{repo}/comments/{comment_id}/reactions" META => talk::commit_reactions;
+    POST "/repos/{owner}/{repo}/comments/{comment_id}/reactions" TALK_WRITE => talk::react_commit;
     GET "/repos/{owner}/{repo}/issues/comments/{comment_id}/reactions" TALK => talk::reactions;
     POST "/repos/{owner}/{repo}/issues/comments/{comment_id}/reactions" TALK_WRITE => talk::react;
 };

@@ -18,12 +18,29 @@ fn text(call: &Call) -> Result<String, ApiError> {
     serde_json::from_value::<Text>(call.body.clone()).map(|t| t.body).map_err(ApiError::shape)
 }
 
-/// The comment of the path; line comments and others have addresses of their own.
-fn comment(call: &Call, line: bool) -> Result<Comment, ApiError> {
+/// The kinds of comments, which have addresses of their own.
+#[derive(Clone, Copy, PartialEq)]
+enum On {
+    Issue,
+    Line,
+    Commit,
+}
+
+impl On {
+    fn of(place: &CommentPlace) -> Self {
+        match place {
+            CommentPlace::Issue(_) => Self::Issue,
+            CommentPlace::Line { .. } => Self::Line,
+            CommentPlace::Commit(_) => Self::Commit,
+        }
+    }
+}
+
+/// The comment of the path.
+fn comment(call: &Call, on: On) -> Result<Comment, ApiError> {
     let id = call.number("comment_id")?;
     let found = with_repo(call, |_, _, r| r.comments.get(&id).cloned())?;
-    let fits = |c: &Comment| matches!(c.place, CommentPlace::Line { .. }) == line;
-    found.filter(fits).ok_or_else(ApiError::not_found)
+    found.filter(|c| On::of(&c.place) == on).ok_or_else(ApiError::not_found)
 }
 
 fn show(call: &Call, id: i64) -> Result<Value, ApiError> {
@@ -48,11 +65,11 @@ pub(super) async fn create(call: &Call) -> Answer {
 }
 
 pub(super) async fn get(call: &Call) -> Answer {
-    ok(show(call, comment(call, false)?.id)?)
+    ok(show(call, comment(call, On::Issue)?.id)?)
 }
 
 pub(super) async fn update(call: &Call) -> Answer {
-    let old = comment(call, false)?;
+    let old = comment(call, On::Issue)?;
     let author = call.author();
     if old.author != author && call.who.app().is_none() {
         return Err(ApiError::new(403, "Must have admin rights to Repository."));
@@ -61,8 +78,8 @@ pub(super) async fn update(call: &Call) -> Answer {
     ok(show(call, old.id)?)
 }
 
-fn list_reactions(call: &Call, line: bool) -> Answer {
-    let comment = comment(call, line)?;
+fn list_reactions(call: &Call, on: On) -> Answer {
+    let comment = comment(call, on)?;
     let wanted = call.query.get("content");
     let items = with_repo(call, |l, m, _| {
         let fits = comment.reactions.iter().filter(|r| wanted.is_none_or(|w| r.content == *w));
@@ -71,8 +88,8 @@ fn list_reactions(call: &Call, line: bool) -> Answer {
     list(call, items)
 }
 
-fn add_reaction(call: &Call, line: bool) -> Answer {
-    let comment = comment(call, line)?;
+fn add_reaction(call: &Call, on: On) -> Answer {
+    let comment = comment(call, on)?;
     let content = call.body["content"].as_str().ok_or_else(|| ApiError::shape("content: expected a string"))?;
     let (reaction, new) = call.standin.react(call.repo, comment.id, call.author(), content)?;
     let body = with_repo(call, |l, m, _| shapes::reaction(l, m, &reaction))?;
@@ -80,17 +97,25 @@ fn add_reaction(call: &Call, line: bool) -> Answer {
 }
 
 pub(super) async fn reactions(call: &Call) -> Answer {
-    list_reactions(call, false)
+    list_reactions(call, On::Issue)
 }
 
 pub(super) async fn react(call: &Call) -> Answer {
-    add_reaction(call, false)
+    add_reaction(call, On::Issue)
 }
 
 pub(super) async fn line_reactions(call: &Call) -> Answer {
-    list_reactions(call, true)
+    list_reactions(call, On::Line)
 }
 
 pub(super) async fn react_line(call: &Call) -> Answer {
-    add_reaction(call, true)
+    add_reaction(call, On::Line)
+}
+
+pub(super) async fn commit_reactions(call: &Call) -> Answer {
+    list_reactions(call, On::Commit)
+}
+
+pub(super) async fn react_commit(call: &Call) -> Answer {
+    add_reaction(call, On::Commit)
 }

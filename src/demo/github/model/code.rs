@@ -87,7 +87,7 @@ impl Repo {
 
     /// Comments of a pull request, oldest first.
     pub fn comments_of(&self, number: i64) -> impl Iterator<Item = &Comment> {
-        self.comments.values().filter(move |c| c.place.number() == number)
+        self.comments.values().filter(move |c| c.place.number() == Some(number))
     }
 
     /// The checks of a commit that count: of each App and name the newest ("List check runs for a Git reference",
@@ -180,8 +180,8 @@ pub struct Pull {
     pub mergeable: Mergeable,
     /// Merge commit, who merged and when.
     pub merged: Option<(String, String, Timestamp)>,
-    /// Commit of the merge group that it waits in.
-    pub queued: Option<String>,
+    /// Its place in the merge queue.
+    pub queued: Option<Queued>,
     /// Commits, lines added, lines deleted, files changed: as of the last look.
     pub commits: (usize, i64, i64, usize),
     /// Reviews, oldest first.
@@ -234,6 +234,28 @@ pub struct Review {
     pub submitted_at: Timestamp,
 }
 
+/// A pull request's place in the merge queue of its base branch.
+#[derive(Debug, Clone)]
+pub struct Queued {
+    /// Grows with every entry: the smallest is first.
+    pub place: i64,
+    /// The head that was put into the queue.
+    pub head: String,
+    /// Who did.
+    pub by: String,
+    /// What is tested for it, once it is first.
+    pub group: Option<MergeGroup>,
+}
+
+/// A commit that the merge queue has tested.
+#[derive(Debug, Clone)]
+pub struct MergeGroup {
+    /// The merge.
+    pub sha: String,
+    /// The base branch's commit that it is made on.
+    pub base: String,
+}
+
 /// What a comment stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommentPlace {
@@ -250,14 +272,17 @@ pub enum CommentPlace {
         /// Line in the new file.
         line: i64,
     },
+    /// A commit, by its hash.
+    Commit(String),
 }
 
 impl CommentPlace {
-    /// The pull request's number.
+    /// The number of the pull request or issue; a commit's comment has none.
     #[must_use]
-    pub fn number(&self) -> i64 {
+    pub fn number(&self) -> Option<i64> {
         match self {
-            Self::Issue(number) | Self::Line { number, .. } => *number,
+            Self::Issue(number) | Self::Line { number, .. } => Some(*number),
+            Self::Commit(_) => None,
         }
     }
 }

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 pub use code::{
-    Activity, ActivityKind, Author, Comment, CommentPlace, Issue, Mergeable, Pull, PullHead, Reaction, Repo, Review,
-    ReviewState,
+    Activity, ActivityKind, Author, Comment, CommentPlace, Issue, MergeGroup, Mergeable, Pull, PullHead, Queued,
+    Reaction, Repo, Review, ReviewState,
 };
 pub use people::{App, AppSpec, Grant, Installation, Level, Role, Team, Token, User, UserKind, permissions_json};
 pub use work::{

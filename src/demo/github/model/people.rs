@@ -163,22 +163,24 @@ pub struct AppSpec {
 }
 
 impl AppSpec {
-    /// An App with the permissions and events that Switchover asks for.
+    /// An App with the permissions and events that `app-manifest.yml` asks for.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let write = ["checks", "deployments", "pull_requests", "issues"];
-        let read = ["contents", "metadata", "members", "merge_queues"];
+        let read = ["contents", "metadata", "members", "merge_queues", "statuses"];
         let permissions = write.iter().map(|p| ((*p).to_owned(), Level::Write));
         let permissions = permissions.chain(read.iter().map(|p| ((*p).to_owned(), Level::Read))).collect();
         let events = [
             "push",
             "pull_request",
             "pull_request_review",
+            "pull_request_review_comment",
             "merge_group",
             "check_run",
             "check_suite",
             "issue_comment",
             "repository",
+            "status",
         ];
         Self {
             name: name.to_owned(),

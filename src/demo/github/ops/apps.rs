@@ -2,16 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der},
-    rsa::{KeyPair, KeySize},
-    signature::KeyPair as _,
-};
-use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::{StandIn, StandInError, ensure};
 use crate::demo::github::{
+    AppKey,
     model::{App, AppSpec, Installation, Level, Model, Repo, UserKind, now},
     shapes,
 };
@@ -31,37 +26,6 @@ pub struct Registered {
 
 /// What one gets for installing one.
 pub type Installed = i64;
-
-/// The PKCS#1 key inside a PKCS#8 one. GitHub hands out `BEGIN RSA PRIVATE KEY`
-/// ("Managing private keys for GitHub Apps": PEM, PKCS#1).
-fn pkcs1(pkcs8: &[u8]) -> Option<&[u8]> {
-    // SEQUENCE { INTEGER 0, SEQUENCE { algorithm }, OCTET STRING { key } }
-    let (_, body, _) = der(pkcs8)?;
-    let (_, _, rest) = der(body)?;
-    let (_, _, rest) = der(rest)?;
-    let (tag, key, _) = der(rest)?;
-    (tag == 4).then_some(key)
-}
-
-/// One DER value: its tag, its content, what follows it.
-fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (len, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        (digits.iter().fold(0, |n, b| n << 8 | usize::from(*b)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(len)?;
-    Some((tag, content, rest))
-}
-
-fn pem(der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|i| &text[i..text.len().min(i + 64)]).collect();
-    format!("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\n", lines.join("\n"))
-}
 
 fn slug(name: &str) -> String {
     let dashed: String = name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
@@ -95,10 +59,7 @@ impl StandIn {
         if slug.is_empty() {
             return Err(StandInError::Refused(format!("{:?} is not a name for an App", spec.name)));
         }
-        let key = KeyPair::generate(KeySize::Rsa2048).map_err(|_| StandInError::Key)?;
-        let private: Pkcs8V1Der<'_> = key.as_der().map_err(|_| StandInError::Key)?;
-        let private_key_pem = pem(pkcs1(private.as_ref()).ok_or(StandInError::Key)?);
-        let public_key = key.public_key().as_ref().to_vec();
+        let key = AppKey::generate()?;
         let webhook_secret = spec.webhook_secret.clone();
         self.write(|m| {
             if m.apps.values().any(|a| a.slug == slug) {
@@ -114,12 +75,12 @@ impl StandIn {
                 spec,
                 client_id: format!("Iv23li{}", &uuid::Uuid::new_v4().simple().to_string()[..14]),
                 client_secret: uuid::Uuid::new_v4().simple().to_string(),
-                private_key_pem: private_key_pem.clone(),
-                public_key,
+                private_key_pem: key.private_pem.clone(),
+                public_key: key.public_der,
                 created_at: now(),
             };
             m.apps.insert(id, app);
-            Ok(Registered { id, slug, private_key_pem, webhook_secret })
+            Ok(Registered { id, slug, private_key_pem: key.private_pem, webhook_secret })
         })
     }
 

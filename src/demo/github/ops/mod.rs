@@ -4,6 +4,7 @@ mod apps;
 mod checks;
 mod pulls;
 mod push;
+mod queue;
 mod repos;
 mod talk;
 

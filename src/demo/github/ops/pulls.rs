@@ -1,10 +1,10 @@
-//! Pull requests: opened, closed, merged, queued; whether they merge cleanly.
+//! Pull requests: opened, closed, merged; whether they merge cleanly.
 
 use serde_json::{Value, json};
 
 use super::{StandIn, StandInError, ensure, person, repo_mut, repo_of};
 use crate::demo::github::{
-    git::{self, ZERO},
+    git,
     model::{ActivityKind, Mergeable, Model, Pull, PullHead, UserKind, now},
     shapes,
 };
@@ -26,7 +26,7 @@ pub struct NewPull {
     pub draft: bool,
 }
 
-fn pull_mut(m: &mut Model, repo: i64, number: i64) -> Result<&mut Pull, StandInError> {
+pub(super) fn pull_mut(m: &mut Model, repo: i64, number: i64) -> Result<&mut Pull, StandInError> {
     let pull = repo_mut(m, repo)?.pulls.get_mut(&number);
     pull.ok_or_else(|| StandInError::NotFound(format!("pull request {number}")))
 }
@@ -246,7 +246,7 @@ impl StandIn {
     }
 
     /// Why a pull request can't be merged now.
-    fn obstacle(&self, repo: i64, pull: &Pull, sha: &str) -> Result<Option<String>, StandInError> {
+    pub(super) fn obstacle(&self, repo: i64, pull: &Pull, sha: &str) -> Result<Option<String>, StandInError> {
         if !pull.open {
             return Ok(Some("the pull request is closed".to_owned()));
         }
@@ -283,7 +283,13 @@ impl StandIn {
         Ok(sha)
     }
 
-    async fn merge_commit(&self, repo: i64, pull: &Pull, message: &str, login: &str) -> Result<String, StandInError> {
+    pub(super) async fn merge_commit(
+        &self,
+        repo: i64,
+        pull: &Pull,
+        message: &str,
+        login: &str,
+    ) -> Result<String, StandInError> {
         let dir = self.git_dir(repo);
         let Some(tree) = git::merge_tree(&dir, &pull.base_sha, &pull.head.sha).await? else {
             return Err(StandInError::Refused("Merge conflict".to_owned()));
@@ -304,82 +310,6 @@ impl StandIn {
         Ok(())
     }
 
-    /// Puts a pull request into the merge queue: a commit on a temporary branch, and `merge_group.checks_requested`
-    /// ("Managing a merge queue": branches `gh-readonly-queue/…`). Answers the commit to be tested.
-    ///
-    /// # Errors
-    /// Conflicts, or it is not open.
-    pub async fn enqueue(&self, repo: i64, number: i64, login: &str) -> Result<String, StandInError> {
-        let pull = self.pull(repo, number)?;
-        if !pull.open || pull.queued.is_some() {
-            return Err(StandInError::Refused("the pull request cannot be queued".to_owned()));
-        }
-        let sha = self.merge_commit(repo, &pull, &format!("Merge pull request #{number}"), login).await?;
-        self.write(|m| pull_mut(m, repo, number).map(|p| p.queued = Some(sha.clone())))?;
-        self.advance(repo, &queue_ref(&pull), ZERO, &sha, login, ActivityKind::Creation).await?;
-        self.tell_group(repo, &pull, &sha, "checks_requested", None, login).await?;
-        Ok(sha)
-    }
-
-    /// Takes a pull request out of the merge queue, merged if its required checks on the queue's commit are green.
-    ///
-    /// # Errors
-    /// It is not queued, or `merge` and a check is not green.
-    pub async fn leave_queue(&self, repo: i64, number: i64, merge: bool, login: &str) -> Result<(), StandInError> {
-        let pull = self.pull(repo, number)?;
-        let Some(sha) = pull.queued.clone() else {
-            return Err(StandInError::Refused("the pull request is not queued".to_owned()));
-        };
-        if merge && let Some(why) = self.obstacle(repo, &pull, &sha)? {
-            return Err(StandInError::Refused(why));
-        }
-        self.write(|m| pull_mut(m, repo, number).map(|p| p.queued = None))?;
-        let reason = if merge { "merged" } else { "dequeued" };
-        self.tell_group(repo, &pull, &sha, "destroyed", Some(reason), login).await?;
-        if merge {
-            self.mark_merged(repo, number, &sha, login)?;
-            let base = format!("refs/heads/{}", pull.base);
-            self.advance(repo, &base, &pull.base_sha, &sha, login, ActivityKind::QueueMerge).await?;
-        }
-        self.advance(repo, &queue_ref(&pull), &sha, ZERO, login, ActivityKind::Deletion).await
-    }
-
-    async fn tell_group(
-        &self,
-        repo: i64,
-        pull: &Pull,
-        sha: &str,
-        action: &str,
-        reason: Option<&str>,
-        login: &str,
-    ) -> Result<(), StandInError> {
-        let head = git::commit(&self.git_dir(repo), sha).await?;
-        let payload = self.read(|m| {
-            let mut value = self.envelope(m, repo_of(m, repo)?, login);
-            value["action"] = json!(action);
-            value["merge_group"] = json!({
-                "head_sha": sha,
-                "head_ref": queue_ref(pull),
-                "base_sha": pull.base_sha,
-                "base_ref": format!("refs/heads/{}", pull.base),
-                "head_commit": {
-                    "id": head.sha,
-                    "tree_id": head.tree,
-                    "message": head.message,
-                    "timestamp": head.committer.2,
-                    "author": {"name": head.author.0, "email": head.author.1},
-                    "committer": {"name": head.committer.0, "email": head.committer.1},
-                },
-            });
-            if let Some(reason) = reason {
-                value["reason"] = json!(reason);
-            }
-            Ok::<_, StandInError>(value)
-        })?;
-        self.emit(repo, "merge_group", &payload, None);
-        Ok(())
-    }
-
     /// Sends a `pull_request` event.
     pub(super) fn tell_pull(&self, repo: i64, number: i64, action: &str, login: &str, more: Value) {
         let payload = self.read(|m| {
@@ -397,8 +327,4 @@ impl StandIn {
             self.emit(repo, "pull_request", &payload, None);
         }
     }
-}
-
-fn queue_ref(pull: &Pull) -> String {
-    format!("refs/heads/gh-readonly-queue/{}/pr-{}-{}", pull.base, pull.number, pull.base_sha)
 }

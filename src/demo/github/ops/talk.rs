@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{StandIn, StandInError, ensure, person, repo_mut, repo_of};
 use crate::demo::github::{
+    git,
     model::{Author, Comment, CommentPlace, Issue, Model, Reaction, Repo, Review, ReviewState, UserKind, now},
     shapes,
 };
@@ -61,6 +62,16 @@ impl StandIn {
         self.comment_as(repo, place, person(login), body)
     }
 
+    /// Somebody comments on a commit (`commit_comment`); reactions are possible.
+    ///
+    /// # Errors
+    /// There is no such commit, or the text is empty or too long.
+    pub async fn comment_commit(&self, repo: i64, sha: &str, login: &str, body: &str) -> Result<i64, StandInError> {
+        let sha = git::commit(&self.git_dir(repo), sha).await?.sha;
+        self.write(|m| ensure(m, login, UserKind::User))?;
+        self.comment_as(repo, CommentPlace::Commit(sha), person(login), body)
+    }
+
     pub(in crate::demo::github) fn comment_as(
         &self,
         repo: i64,
@@ -73,8 +84,7 @@ impl StandIn {
         let id = self.write(|m| {
             let id = m.big_id();
             let r = repo_mut(m, repo)?;
-            let number = place.number();
-            if !r.pulls.contains_key(&number) && !r.issues.contains_key(&number) {
+            if let Some(number) = place.number().filter(|n| !r.pulls.contains_key(n) && !r.issues.contains_key(n)) {
                 return Err(StandInError::NotFound(format!("issue {number}")));
             }
             let comment = Comment {
@@ -207,6 +217,9 @@ impl StandIn {
                     value["pull_request"] = shapes::pull(&l, m, r, r.pulls.get(number)?, false);
                     "pull_request_review_comment"
                 }
+                // "Webhook events and payloads", `commit_comment`: that one is made is told, nothing else.
+                CommentPlace::Commit(_) if action == "created" => "commit_comment",
+                CommentPlace::Commit(_) => return None,
             };
             value["comment"] = shown;
             if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {

@@ -158,7 +158,13 @@ async fn text_lines(dir: &std::path::Path, sha: &str, path: &str) -> Result<Vec<
     if path.is_empty() || path.starts_with('-') {
         return Ok(Vec::new());
     }
-    let entry = git::entries(dir, sha, path, false).await?.into_iter().find(|e| e.kind == "blob" && e.size < 1 << 20);
+    let entries = match git::entries(dir, sha, path, false).await {
+        Ok(entries) => entries,
+        // The commit is gone: the remark is still worth reading.
+        Err(StandInError::Git { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let entry = entries.into_iter().find(|e| e.kind == "blob" && e.size < 1 << 20);
     let Some(entry) = entry else { return Ok(Vec::new()) };
     let bytes = git::blob(dir, &entry.sha).await?;
     Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())

@@ -10,6 +10,7 @@ use crate::{
     demo::github::{
         StandIn,
         model::{Delivery, Deployment},
+        web as forms,
     },
     web::pages::{
         ErrorPage,
@@ -132,7 +133,7 @@ pub(super) async fn redeliver(
     request: HttpRequest,
     fields: web::Form<HashMap<String, String>>,
 ) -> Result<HttpResponse, ErrorPage> {
-    if layout::from_another_site(&request) {
+    if forms::foreign(&request, &standin) {
         return Err(ErrorPage::from_another_site().at(Place::StandIn));
     }
     let text = fields.get("delivery").map_or("", String::as_str);

@@ -25,7 +25,7 @@ use super::{
 use crate::web::{
     assets,
     pages::{
-        ErrorPage,
+        ErrorPage, error,
         layout::{self, Crumb, Head, Place},
         pieces::{State, Tone},
         routes,
@@ -35,6 +35,8 @@ use crate::web::{
 /// Adds the pages. Paths of the API, of git and of `/_web`, `/_standin` are taken already.
 pub fn configure(cfg: &mut ServiceConfig) {
     cfg.configure(assets::configure)
+        .configure(|cfg| error::configure(cfg, Place::StandIn))
+        .app_data(web::QueryConfig::default().error_handler(|error, _| unreadable(&error).into()))
         .route("/_live", web::get().to(live))
         .route("/_web/redeliver", web::post().to(deploys::redeliver))
         .route("/", web::get().to(code::home))
@@ -102,6 +104,17 @@ impl From<&StandInError> for ErrorPage {
             }
         }
     }
+}
+
+/// For a query or a form that is none.
+pub(super) fn unreadable(error: &impl std::fmt::Display) -> ErrorPage {
+    ErrorPage::refused(
+        StatusCode::BAD_REQUEST,
+        "This was not understood.",
+        format!("{error}."),
+        "Go back and press the button again; a form made by hand is sent as application/x-www-form-urlencoded.",
+    )
+    .at(Place::StandIn)
 }
 
 fn missing(what: &str) -> ErrorPage {

@@ -119,7 +119,7 @@ fn conversation_of(repo: &Repo, number: i64) -> Vec<Turn> {
             }
         }
         let place = match &comment.place {
-            CommentPlace::Issue(_) => String::new(),
+            CommentPlace::Issue(_) | CommentPlace::Commit(_) => String::new(),
             CommentPlace::Line { path, line, .. } => format!("{path}:{line}"),
         };
         let what = if comment.updated_at > comment.created_at { "commented (edited)" } else { "commented" };
@@ -188,6 +188,13 @@ fn merge_box(repo: &Repo, pull: &Pull, mergeable: &Mergeable) -> MergeBox {
             lines.push((State { sign: "✗", word: "conflicts", tone: Tone::Failed }, text));
         }
         Mergeable::Unknown => lines.push((State::RUNNING, "Looking whether it merges cleanly".to_owned())),
+    }
+    if let Some(queued) = &pull.queued {
+        let text = match &queued.group {
+            Some(group) => format!("In the merge queue: {} is tested", pieces::short(&group.sha)),
+            None => "In the merge queue: others are ahead".to_owned(),
+        };
+        lines.push((State { sign: "●", word: "queued to merge", tone: Tone::Running }, text));
     }
     if pull.draft {
         blocked = true;

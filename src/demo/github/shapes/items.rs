@@ -325,10 +325,29 @@ fn reactions_summary(url: &str, list: &[Reaction]) -> Value {
 
 /// A comment of a conversation.
 pub(in crate::demo::github) fn comment(l: &Links, m: &Model, r: &Repo, c: &Comment) -> Value {
-    let (api, html, number) = (l.repo_api(r), l.repo_web(r), c.place.number());
-    let url = match c.place {
-        CommentPlace::Issue(_) => format!("{api}/issues/comments/{}", c.id),
-        CommentPlace::Line { .. } => format!("{api}/pulls/comments/{}", c.id),
+    let (api, html) = (l.repo_api(r), l.repo_web(r));
+    let (url, number) = match &c.place {
+        CommentPlace::Issue(number) => (format!("{api}/issues/comments/{}", c.id), number),
+        CommentPlace::Line { number, .. } => (format!("{api}/pulls/comments/{}", c.id), number),
+        CommentPlace::Commit(sha) => {
+            let url = format!("{api}/comments/{}", c.id);
+            return json!({
+                "id": c.id,
+                "node_id": node("CC", c.id),
+                "url": url,
+                "html_url": format!("{html}/commit/{sha}#commitcomment-{}", c.id),
+                "commit_id": sha,
+                "path": null,
+                "position": null,
+                "line": null,
+                "body": c.body,
+                "user": author(l, m, &c.author),
+                "created_at": c.created_at,
+                "updated_at": c.updated_at,
+                "author_association": association(m, r, &c.author.login),
+                "reactions": reactions_summary(&url, &c.reactions),
+            });
+        }
     };
     json!({
         "id": c.id,
