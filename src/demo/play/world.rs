@@ -93,7 +93,11 @@ impl World {
     ///
     /// # Errors
     /// When something of it can't be started.
-    pub async fn start(options: &Options, data: PathBuf, containers: Option<Arc<Containers>>) -> Result<Self, DemoError> {
+    pub async fn start(
+        options: &Options,
+        data: PathBuf,
+        containers: Option<Arc<Containers>>,
+    ) -> Result<Self, DemoError> {
         let github = StandIn::start(StandInConfig {
             data: data.join("github"),
             listen: ([127, 0, 0, 1], 0).into(),
