@@ -259,8 +259,8 @@ async fn the_load_counts_every_request_and_tells_each_loss() {
     // Bound and never accepted from a moment later: nobody is there.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let apps = vec![
-        Visited { app: "backend".to_owned(), url: shop.url.parse().unwrap() },
-        Visited { app: "gone".to_owned(), url: format!("http://{gone}/").parse().unwrap() },
+        Visited { app: "backend".to_owned(), url: shop.url.parse().unwrap(), paths: Default::default() },
+        Visited { app: "gone".to_owned(), url: format!("http://{gone}/").parse().unwrap(), paths: Default::default() },
     ];
     let load = tokio::spawn(load::run(apps, counter.clone(), 400, stop.clone()));
     let enough = async {
