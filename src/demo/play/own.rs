@@ -89,7 +89,7 @@ pub async fn has_dockerfile(path: &Path) -> Result<bool, DemoError> {
 /// The configuration with an environment, if what is there names none. A file with mistakes is left to its checks.
 #[must_use]
 pub fn with_environment(text: Option<&str>) -> Option<String> {
-    match text {
+    match text.filter(|text| !text.trim().is_empty()) {
         None => Some(format!("version: 1\n\n{ENVIRONMENT}")),
         Some(text) => {
             let parsed = config::parse(text).ok()?;

@@ -42,7 +42,7 @@ async fn a_lost_disk_releases_nothing_twice() {
     rig.deployed(&three, "success").await;
     let answer = reqwest::get(rig.address().await).await.expect("answered").text().await.expect("text");
     assert_eq!(answer, "three");
-    let why = rig.control.about("explain", &two).await.expect("explained");
+    let why = rig.control.about("explain", &two).await.unwrap_or_default();
     assert_eq!((deployments(&one), deployments(&two)), ((1, 1), (1, 1)), "{why}");
     let deployments_all = rig.github.read(|m| m.repo(OWNER, NAME).map(|r| r.deployments.len()));
     // The one that began it all, and three of this test.
