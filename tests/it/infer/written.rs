@@ -51,6 +51,7 @@ fn steps_are_completed() {
         · build: vite build   (site/package.json)
         · no start script: a static front end needs an image, or a `start` that serves what `build` makes   (site/package.json)
         · in a container, its steps run in node:22
+        · there is no Dockerfile: one is made up for a static front end (Vite, dist/) behind nginx   (site/package.json)
 
     worker other, in sites
         steps        none
