@@ -148,7 +148,15 @@ impl Waiting {
                 let doing = format!("looking for a port of the companion {}", running.name);
                 let probe = place.held.container(&format!("probe-{}", running.name), body).await?;
                 let started = docker.api().start_container(&probe, None::<StartContainerOptions>).await;
-                started.map_err(DockerError::api(doing))?;
+                if let Err(error) = started {
+                    // It may have ended just now, and its network with it: whoever waits for its end says so.
+                    let asked =
+                        docker.api().inspect_container(&running.container, None::<InspectContainerOptions>).await;
+                    if asked.is_ok_and(|found| found.state.is_some_and(|s| s.running == Some(false))) {
+                        return std::future::pending().await;
+                    }
+                    return Err(DockerError::api(doing)(error).into());
+                }
                 match exit_code(docker, &probe).await? {
                     0 => Ok(()),
                     // With the companion its network goes; whoever waits for its end says so.

@@ -18,7 +18,7 @@ use wiremock::{
     matchers::{header, method, path},
 };
 
-use super::rig::{self, Engine, SMALL, engine, log, run, step};
+use super::rig::{self, Engine, SMALL, engine, log, run, step, whole_log};
 
 #[test]
 fn names_are_taken_apart_as_docker_does() {
@@ -158,7 +158,7 @@ async fn steps_that_wait_for_one_image_share_its_pull() {
     let specs: Vec<_> = dirs.iter().map(|dir| step(dir, SMALL, "echo ran")).collect();
     let all = futures_util::future::join_all(specs.iter().map(|spec| run(&executor, spec))).await;
     assert!(all.iter().all(|r| r.end == StepEnd::Exited(0)));
-    let logs: Vec<Vec<String>> = specs.iter().map(log).collect();
+    let logs: Vec<Vec<String>> = specs.iter().map(whole_log).collect();
     // One pull has one time, and all were told of it.
     assert!(logs[0].iter().any(|l| l.contains("pulled busybox:latest in ")), "{logs:?}");
     assert!(logs.iter().all(|l| *l == logs[0]), "{logs:?}");

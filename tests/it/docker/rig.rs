@@ -192,10 +192,14 @@ pub async fn run(executor: &DockerExecutor, spec: &StepSpec) -> StepResult {
     }
 }
 
-pub fn log(spec: &StepSpec) -> Vec<String> {
+pub fn whole_log(spec: &StepSpec) -> Vec<String> {
     let mut reader = LogReader::open(&spec.log).unwrap();
-    let lines = reader.lines(0, usize::MAX).unwrap().into_iter().map(|l| l.text);
-    // Whichever test comes first fetches the image that all share.
+    reader.lines(0, usize::MAX).unwrap().into_iter().map(|l| l.text).collect()
+}
+
+/// Without the fetching of images: whichever test comes first fetches the one that all share.
+pub fn log(spec: &StepSpec) -> Vec<String> {
+    let lines = whole_log(spec).into_iter();
     lines.filter(|l| !["[switchover] pulling ", "[switchover] pulled "].iter().any(|p| l.starts_with(p))).collect()
 }
 
