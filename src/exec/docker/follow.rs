@@ -26,6 +26,11 @@ use crate::{
     exec::files::tree_size,
 };
 
+/// The exit code of what was killed by signal 9, as shells and engines tell it.
+const KILLED: i32 = 137;
+/// How long after the end of a container its engine may note that it ran out of memory.
+const OOM_LATE: Duration = Duration::from_secs(2);
+
 /// Between two looks at what a step uses, once it runs for a while; shorter at its begin.
 const LOOK: Duration = Duration::from_secs(1);
 /// What a container printed is there soon after its end.
@@ -152,9 +157,15 @@ impl Follow<'_> {
             self.signal("SIGTERM").await;
         }
         let code = code.unwrap_or(-1);
-        let state = self.state().await?;
-        let out_of_memory = state.oom_killed == Some(true);
         let why = ending.map(|(why, _)| why);
+        let mut out_of_memory = self.state().await?.oom_killed == Some(true);
+        // The engine hears of it on another way than of the end: it may note it a moment later.
+        let asked_until = Instant::now() + OOM_LATE;
+        while code == KILLED && why.is_none() && self.memory.is_some() && !out_of_memory && Instant::now() < asked_until
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            out_of_memory = self.state().await?.oom_killed == Some(true);
+        }
         let limit = self.memory.unwrap_or(0);
         let end = match (why, code) {
             (Some(Reason::Cancel), _) => StepEnd::Cancelled,
