@@ -79,6 +79,8 @@ const MIN_CONNECTIONS: u64 = 128;
 pub struct AgentConfig {
     /// Folder of `state.json`, `agent.sock` and the lock; made if it is missing. One agent each.
     pub data: PathBuf,
+    /// Take a free place alone, never that of an agent that runs.
+    pub only_free: bool,
 }
 
 /// Why there is no agent.
@@ -157,7 +159,7 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
         let _ = nix::unistd::setsid();
     }
     let store = Store::new(&data);
-    let place = take_place(&data, &store).await?;
+    let place = take_place(&data, &store, cfg.only_free).await?;
     let saved = load(&store)?;
     let limits = proxy::Limits {
         connections: Arc::new(Semaphore::new(connections())),
@@ -215,12 +217,13 @@ struct Place {
 }
 
 /// Takes a free place, or that of the agent that runs.
-async fn take_place(data: &Path, store: &Store) -> Result<Place, AgentError> {
+async fn take_place(data: &Path, store: &Store, only_free: bool) -> Result<Place, AgentError> {
     let socket = socket_path(data);
     if let Ok(lock) = lock(data, Duration::ZERO).await {
         return Ok(Place { lock, control: control::Control::bind(&socket)?, listeners: HashMap::new(), elder: None });
     }
-    let Some(mut inheritance) = handover::ask(&socket).await? else {
+    let asked = if only_free { None } else { handover::ask(&socket).await? };
+    let Some(mut inheritance) = asked else {
         let lock = lock(data, LOCK_WAIT).await?;
         return Ok(Place { lock, control: control::Control::bind(&socket)?, listeners: HashMap::new(), elder: None });
     };

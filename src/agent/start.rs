@@ -83,6 +83,8 @@ fn spawn(exe: &Path, data: &Path) -> Result<(tokio::process::Child, PathBuf), Ag
     // The agent makes itself a session of its own: only a process that leads no group can.
     let child = tokio::process::Command::new(exe)
         .arg("agent")
+        // Whoever starts one where none answers wants an agent, not the place of one that was faster.
+        .arg("--only-free")
         .arg("--data")
         .arg(data)
         .stdin(Stdio::null())

@@ -58,6 +58,9 @@ enum Command {
         /// Start nothing: say whether the agent of that folder answers (exit code 0 if it does).
         #[arg(long)]
         check: bool,
+        /// End if another agent runs there, instead of taking its place.
+        #[arg(long)]
+        only_free: bool,
     },
     /// Show the whole product on this machine: a stand-in GitHub, a server, an agent and a sample repository.
     Demo(serve::DemoArgs),
@@ -200,8 +203,8 @@ pub fn run() -> ExitCode {
     }
     let result = match cli.command {
         Command::Serve { config } => return serve::serve(config.as_deref()),
-        Command::Agent { data, check: true } => tell::agent(&data),
-        Command::Agent { data, check: false } => agent(data),
+        Command::Agent { data, check: true, .. } => tell::agent(&data),
+        Command::Agent { data, check: false, only_free } => agent(data, only_free),
         Command::Demo(args) => return serve::demo(args),
         Command::Check { path, write } => return tell::check(&path, write),
         Command::Status { at, json, quiet } => tell::status(&at, json, quiet),
@@ -234,10 +237,10 @@ fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
 }
 
-fn agent(data: PathBuf) -> anyhow::Result<()> {
+fn agent(data: PathBuf, only_free: bool) -> anyhow::Result<()> {
     runtime(std::thread::available_parallelism().map_or(2, usize::from))?.block_on(async {
         let shutdown = CancellationToken::new();
         serve::on_signals(shutdown.clone())?;
-        Ok(agent::run(agent::AgentConfig { data }, shutdown).await?)
+        Ok(agent::run(agent::AgentConfig { data, only_free }, shutdown).await?)
     })
 }
