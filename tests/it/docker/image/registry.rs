@@ -125,8 +125,10 @@ async fn a_newer_base_has_another_digest_and_is_fetched() {
 #[tokio::test]
 async fn a_registry_that_is_away_is_said() {
     let Some(place) = place::place("a_registry_that_is_away_is_said").await else { return };
-    // A port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    // Bound and never listened on: nobody else gets it, and nobody answers.
+    let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let free = nobody.local_addr().unwrap().to_string();
     let images = place.images(vec![access(&free, "x", "y")]);
     let error = images.find_by_tag(&format!("{free}/acme/x"), "1").await.expect_err("nobody is there");
     assert_eq!((kind(&error), error.blame()), (ProblemKind::Away, Blame::Infrastructure), "{error}");
