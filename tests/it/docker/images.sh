@@ -8,6 +8,7 @@
 recipe_of() {
     case "$1" in
     busybox:*) echo busybox ;;
+    switchover/pause:*) echo pause ;;
     debian:*) echo debian ;;
     nginx:*) echo nginx ;;
     nginxinc/nginx-unprivileged:*) echo nginx_unprivileged ;;
@@ -27,6 +28,7 @@ base_of() {
     case "$1" in
     busybox | debian) ;;
     maven) echo jdk ;;
+    pause) echo busybox ;;
     nginx_unprivileged) echo nginx ;;
     *) echo debian ;;
     esac
@@ -52,6 +54,14 @@ recipe_busybox() {
     printf 'root:x:0:\nwww-data:x:33:\nnobody:x:65534:\n' >"$root/etc/group"
     chmod 1777 "$root/tmp"
     tar -C "$root" -c . | docker import -c 'ENV PATH=/bin' -c 'CMD ["sh"]' - tmp/busybox >&2
+}
+
+# What holds a pod's network while its containers come and go.
+recipe_pause() {
+    built pause <<-DOCKER
+	FROM tmp/busybox
+	CMD ["sleep", "2147483647"]
+	DOCKER
 }
 
 recipe_debian() {
