@@ -48,6 +48,7 @@
 
 pub mod agent;
 pub mod clock;
+pub mod cluster;
 pub mod control;
 pub mod demo;
 pub mod docker;

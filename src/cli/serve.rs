@@ -109,7 +109,12 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     JobHome::sweep(&homes);
     let docker = docker(&settings, &key)?;
     let containers = docker.clone().filter(|_| settings.executor == ExecutorKind::Docker).map(|docker| {
-        let limits = StepLimits { memory: settings.limits.step_memory, ..StepLimits::default() };
+        let limits = StepLimits {
+            memory: settings.limits.step_memory,
+            disk: Some(settings.limits.step_disk),
+            internet: settings.limits.step_internet,
+            ..StepLimits::default()
+        };
         DockerExecutor::new(docker, limits, Logins::new(settings.registries.clone()))
     });
     let executor: Arc<dyn Executor> = match &containers {
@@ -134,7 +139,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         // In containers the image's name stands for the tools.
         tools: match settings.executor {
             ExecutorKind::Local => tools::fingerprint(HostEnv::of_process()),
-            ExecutorKind::Docker => "containers".to_owned(),
+            ExecutorKind::Docker | ExecutorKind::Kubernetes => "containers".to_owned(),
         },
         key,
         running: Mutex::new(HashMap::new()),
@@ -197,7 +202,9 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
 /// The Docker engine, where something of the settings uses one. Nothing is sent yet.
 fn docker(settings: &Settings, key: &[u8]) -> anyhow::Result<Option<Docker>> {
     let target = settings.targets.values().any(|t| matches!(t, TargetSettings::Docker(_)));
-    if settings.executor != ExecutorKind::Docker && !target {
+    // Jobs of a cluster don't build images: an engine does, where one is named.
+    let builder = settings.targets.values().any(settings::TargetSettings::runs_images);
+    if settings.executor != ExecutorKind::Docker && !target && !builder {
         return Ok(None);
     }
     // Several servers may share one engine: each has a mark of its own on what it makes.

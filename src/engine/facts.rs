@@ -14,7 +14,7 @@ use crate::{
     exec::git::{FileEntry, GitError, Mirrors},
     infer,
     plan::{self, Earlier, Facts, Reuse, Subject},
-    settings::{ExecutorKind, TargetSettings},
+    settings::ExecutorKind,
 };
 
 /// Where a repository says what to do.
@@ -181,7 +181,7 @@ impl Engine {
         let containers = plan::releases(policy, branch).any(|name| {
             let environment = policy.and_then(|p| p.environments.get(name));
             let target = environment.map(|e| self.settings.target_for(full_name, e.target.as_deref()));
-            matches!(target, Some(Ok((_, TargetSettings::Docker(_)))))
+            matches!(target, Some(Ok((_, target))) if target.runs_images())
         });
         if containers { self.images_of(full_name, config) } else { BTreeMap::new() }
     }

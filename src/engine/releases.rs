@@ -19,7 +19,6 @@ use crate::{
         run::{Context, Outcome},
     },
     plan,
-    settings::TargetSettings,
     store::{NewRollout, RepoState, RolloutRow, Run, json_of},
 };
 
@@ -203,7 +202,7 @@ impl Engine {
     ) -> Result<Desired, EngineError> {
         let full_name = request.repo.repo.full_name();
         let target = self.settings.target_for(&full_name, environment.target.as_deref());
-        let containers = matches!(target.map_err(EngineError::Refused)?, (_, TargetSettings::Docker(_)));
+        let containers = target.map_err(EngineError::Refused)?.1.runs_images();
         let images = if containers { self.images_of(&full_name, config) } else { BTreeMap::new() };
         let granted = self.settings.environment_secrets(&full_name, name.as_str(), &environment.secrets);
         let values: BTreeMap<String, String> =
@@ -399,6 +398,7 @@ fn app_spec(app: &App, environment: &Environment) -> AppSpec {
             body: environment.probe.body.clone(),
         },
         hosts: Vec::new(),
+        manifests: None,
     }
 }
 

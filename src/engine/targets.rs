@@ -46,6 +46,9 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
     let local = match settings {
         TargetSettings::Local(local) => local,
         TargetSettings::Docker(host) => host,
+        TargetSettings::Kubernetes(_) => {
+            return Err(EngineError::Refused("clusters are not driven yet".into()));
+        }
     };
     let containers = matches!(settings, TargetSettings::Docker(_));
     let environment = key.environment.as_str();

@@ -1,5 +1,7 @@
 //! Reading settings: the file as a tree, the environment laid over it, one check, then the secrets' files.
 
+mod cluster;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
@@ -13,23 +15,23 @@ use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
 use super::{
-    DockerSettings, ExecutorKind, HostTarget, Limits, Registry, SecretGrant, Settings, SettingsMistake, TargetSettings,
-    secret_file, table, toml_tree,
+    ClusterTarget, DockerSettings, ExecutorKind, HostTarget, Limits, Registry, SecretGrant, Settings, SettingsMistake,
+    TargetSettings, secret_file, table, toml_tree,
     variables::{self, VARIABLES, Variable, is_elsewhere},
 };
-use crate::domain::config::{
-    checker::{Checker, dotted},
-    grammar::{Data, Pair, Value, describe_kind},
-    mistake::{Mistake, nearest, plain, shown},
-    tree::{At, Entry, Node, NodeData},
+use crate::domain::{
+    config::{
+        checker::{Checker, dotted},
+        grammar::{Data, Pair, Value, describe_kind},
+        mistake::{Mistake, nearest, plain},
+        tree::{At, Entry, Node, NodeData},
+    },
+    rollout::ManifestPolicy,
 };
 
 /// The largest settings file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Kinds of targets and executors that are planned and not in this build.
-const NOT_YET: [&str; 1] = ["kubernetes"];
-/// Without a word of the operator.
-/// 20 GiB: of a step, and of all caches.
+/// Without a word of the operator, 20 GiB: of a step, and of all caches.
 const DISK: u64 = 20 << 30;
 const KEEP_LOGS: Duration = Duration::from_secs(30 * 86_400);
 const REFERENCE: &str = "`switchover schema settings`, docs/configure.md";
@@ -52,7 +54,6 @@ pub fn load(
     let mut root = parsed.flatten().unwrap_or_else(|| Node::empty_map(At::default()));
     loader.unknown_variables(names);
     loader.overlay(&mut root);
-    loader.not_yet(&mut root);
     let mut checker = Checker::new(&table::FILE);
     let value = checker.check_root(&root);
     for mistake in checker.finish() {
@@ -182,41 +183,6 @@ impl Loader<'_> {
         }
     }
 
-    /// Takes out kinds that this build does not have, with one mistake each instead of one per key of theirs.
-    fn not_yet(&mut self, root: &mut Node) {
-        let NodeData::Map(entries) = &mut root.data else { return };
-        let mut told = Vec::new();
-        entries.retain(|entry| {
-            let kind = entry.value.text().filter(|text| entry.key == "executor" && NOT_YET.contains(text));
-            if let Some(kind) = kind {
-                told.push(("executor".to_owned(), entry.value.at, kind.to_owned()));
-            }
-            kind.is_none()
-        });
-        for entry in entries.iter_mut().filter(|e| e.key == "targets") {
-            let mut targets = (*entry.value).clone();
-            if let NodeData::Map(inner) = &mut targets.data {
-                inner.retain(|target| {
-                    let kind = target.value.get("kind");
-                    let not_yet = kind.and_then(|k| Some((k.at, k.text().filter(|text| NOT_YET.contains(text))?)));
-                    if let Some((at, text)) = not_yet {
-                        told.push((
-                            dotted(&["targets".into(), target.key.clone(), "kind".into()]),
-                            at,
-                            text.to_owned(),
-                        ));
-                    }
-                    not_yet.is_none()
-                });
-            }
-            entry.value = Rc::new(targets);
-        }
-        for (key, at, kind) in told {
-            let message = format!("{} is not available in this build", shown(&kind));
-            self.told(Mistake::new(at, &key, message, "local or docker"));
-        }
-    }
-
     /// A path that stands in the file is from the file's folder, one from the environment from where we are.
     fn path(&self, pair: &Pair) -> PathBuf {
         let path = PathBuf::from(pair.value.as_text().unwrap_or_default());
@@ -312,6 +278,7 @@ impl Loader<'_> {
         // Everything is read before anything is given up, so that all mistakes are told.
         let (targets, registries) = (self.targets(value, &data), self.registries(value));
         let (secrets, slack) = (self.secrets(value), self.slack(value));
+        let kubernetes = self.step_cluster(value);
         Some(Settings {
             listen: listen?,
             public_url: public_url?,
@@ -324,6 +291,7 @@ impl Loader<'_> {
             slack_url,
             executor: match value.text("executor") {
                 Some("docker") => ExecutorKind::Docker,
+                Some("kubernetes") => ExecutorKind::Kubernetes,
                 _ => ExecutorKind::Local,
             },
             start_agent: value.text("start_agent") != Some("no"),
@@ -331,6 +299,7 @@ impl Loader<'_> {
                 host: text(&variables::DOCKER_HOST).unwrap_or("unix:///var/run/docker.sock").to_owned(),
                 certs: value.written("docker_certs").map(|p| self.path(p)),
             },
+            kubernetes,
             trusted_local: value.texts("trusted_local"),
             targets,
             registries,
@@ -408,10 +377,20 @@ impl Loader<'_> {
             }
             let agent = pair.value.written("agent").map_or_else(|| data.join("agent"), |p| self.path(p));
             let repositories = self.repositories(pair, &key);
-            let host = HostTarget { repositories, listen, agent };
+            self.keys_of_kind(pair, &key);
+            let host = |repositories| HostTarget { repositories, listen, agent };
             let target = match pair.value.text("kind") {
-                Some("docker") => TargetSettings::Docker(host),
-                _ => TargetSettings::Local(host),
+                Some("docker") => TargetSettings::Docker(host(repositories)),
+                Some("kubernetes") => {
+                    let cluster = self.cluster(&pair.value, "");
+                    let policy = ManifestPolicy {
+                        namespace: cluster.namespace.clone(),
+                        kinds: pair.value.texts("kinds"),
+                        service_accounts: pair.value.texts("service_accounts"),
+                    };
+                    TargetSettings::Kubernetes(ClusterTarget { repositories, cluster, policy })
+                }
+                _ => TargetSettings::Local(host(repositories)),
             };
             targets.insert(pair.key.clone(), target);
         }

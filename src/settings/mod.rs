@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Dura
 use secrecy::SecretString;
 use url::Url;
 
-use crate::domain::{config::docs, run::Trigger};
+use crate::domain::{config::docs, rollout::ManifestPolicy, run::Trigger};
 
 pub use load::load;
 
@@ -48,6 +48,8 @@ pub struct Settings {
     pub start_agent: bool,
     /// The Docker engine, where something of `docker` is used.
     pub docker: DockerSettings,
+    /// Where steps run (executor `kubernetes`).
+    pub kubernetes: StepCluster,
     /// Repositories whose steps may run on this host: `owner/name` or `owner/*`.
     pub trusted_local: Vec<String>,
     /// Where releases run.
@@ -69,6 +71,28 @@ pub enum ExecutorKind {
     Local,
     /// A container for each step.
     Docker,
+    /// A Job of a cluster for each step.
+    Kubernetes,
+}
+
+/// How a cluster is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterSettings {
+    /// Who and where. None: the account of the pod that this server runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Which context of the kubeconfig. None: its current one.
+    pub context: Option<String>,
+    /// The namespace that is used; no other is touched.
+    pub namespace: String,
+}
+
+/// Where steps run (executor `kubernetes`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepCluster {
+    /// The cluster.
+    pub cluster: ClusterSettings,
+    /// Labels of the nodes that steps may run on. Empty: all.
+    pub node_selector: BTreeMap<String, String>,
 }
 
 /// Where the Docker engine is.
@@ -87,6 +111,19 @@ pub enum TargetSettings {
     Local(HostTarget),
     /// Containers on this host, behind `switchover agent`.
     Docker(HostTarget),
+    /// A namespace of a cluster.
+    Kubernetes(ClusterTarget),
+}
+
+/// A target in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterTarget {
+    /// Who may use it: `owner/name` or `owner/*`.
+    pub repositories: Vec<String>,
+    /// The cluster.
+    pub cluster: ClusterSettings,
+    /// What manifests may do there.
+    pub policy: ManifestPolicy,
 }
 
 /// A target on one host.
@@ -106,7 +143,14 @@ impl TargetSettings {
     pub fn repositories(&self) -> &[String] {
         match self {
             Self::Local(host) | Self::Docker(host) => &host.repositories,
+            Self::Kubernetes(cluster) => &cluster.repositories,
         }
+    }
+
+    /// Whether releases are images.
+    #[must_use]
+    pub fn runs_images(&self) -> bool {
+        matches!(self, Self::Docker(_) | Self::Kubernetes(_))
     }
 }
 

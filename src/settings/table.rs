@@ -136,6 +136,51 @@ pub static LISTENER: Format = Format {
     },
 };
 
+/// A namespace, or another name that is a DNS label ("Object Names and IDs").
+pub static NAMESPACE: Format = Format {
+    expected: "a name of lower-case letters, digits and dashes, at most 63",
+    pattern: "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+    check: |text| {
+        let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+        if (1..=63).contains(&text.len()) && plain && !text.starts_with('-') && !text.ends_with('-') {
+            return Ok(());
+        }
+        wrong("is not such a name", None)
+    },
+};
+
+/// A kind of object, with its group where the name alone could mean two.
+pub static OBJECT_KIND: Format = Format {
+    expected: "a kind, such as ServiceMonitor or Certificate.cert-manager.io",
+    pattern: "^[A-Z][A-Za-z0-9]*(\\.[a-z0-9.-]+)?$",
+    check: |text| {
+        let (kind, group) = text.split_once('.').unwrap_or((text, "x"));
+        let upper = kind.starts_with(|c: char| c.is_ascii_uppercase());
+        let group = group.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c));
+        if upper && kind.chars().all(|c| c.is_ascii_alphanumeric()) && group && text.len() <= 253 {
+            return Ok(());
+        }
+        wrong("is not a kind of object", None)
+    },
+};
+
+/// Key or value of a label ("Labels and Selectors").
+pub static LABEL: Format = Format {
+    expected: "a label's key or value, such as kubernetes.io/arch or amd64",
+    pattern: "^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$",
+    check: |text| {
+        let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        let inner = text.chars().all(|c| c.is_ascii_alphanumeric() || "._/-".contains(c));
+        if text.len() <= 253 && inner && ends(text.chars().next()) && ends(text.chars().next_back()) {
+            return Ok(());
+        }
+        wrong("is no part of a label", None)
+    },
+};
+
+static NAMESPACE_KIND: Kind = Kind::Text(&NAMESPACE);
+static OBJECT_KIND_KIND: Kind = Kind::Text(&OBJECT_KIND);
+static LABEL_KIND: Kind = Kind::Text(&LABEL);
 static REPOSITORIES_KIND: Kind = Kind::Text(&REPOSITORIES);
 static ADDRESS_KIND: Kind = Kind::Text(&ADDRESS);
 static ENVIRONMENT_KIND: Kind = Kind::Text(&f::ENVIRONMENT_NAME);
@@ -198,6 +243,7 @@ pub static FILE: Object = Object {
             Kind::Map(&f::ENVIRONMENT_NAME, &TARGET_KIND, 200),
             "Where releases run, by the name that repositories use.",
         ),
+        field("kubernetes", Kind::Object(&CLUSTER), "The cluster that steps run in (executor `kubernetes`)."),
         field("registries", Kind::Map(&REGISTRY_HOST, &REGISTRY_KIND, 100), "Registries to push images to, by host."),
         field("secrets", Kind::Map(&REPOSITORY, &GRANTS_KIND, 5_000), "Secrets by repository (owner/name) and name."),
         field(
@@ -216,8 +262,8 @@ pub static TARGET: Object = Object {
     fields: &[
         required(
             "kind",
-            Kind::Word(&["local", "docker"]),
-            "`local`: processes on this host, `docker`: containers of its engine; both behind `switchover agent`.",
+            Kind::Word(&["local", "docker", "kubernetes"]),
+            "`local`: processes on this host, `docker`: containers of its engine, both behind `switchover agent`; `kubernetes`: a namespace of a cluster.",
         ),
         required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may use it."),
         field(
@@ -232,6 +278,53 @@ pub static TARGET: Object = Object {
             default: Some("agent inside the data folder"),
             doc: "Data folder of the agent.",
         },
+        field(
+            "kubeconfig_file",
+            Kind::Text(&FILE_PATH),
+            "Kubeconfig of the cluster (`kubernetes`). Default: the account of the pod that the server runs in.",
+        ),
+        field("context", Kind::Text(&f::LINE), "Context of the kubeconfig (`kubernetes`). Default: its current one."),
+        field(
+            "namespace",
+            Kind::Text(&NAMESPACE),
+            "The only namespace that releases touch (`kubernetes`; must be there).",
+        ),
+        field(
+            "kinds",
+            Kind::List(&OBJECT_KIND_KIND, 200),
+            "Kinds of objects that manifests may hold beyond the usual ones (`kubernetes`), such as `ServiceMonitor`.",
+        ),
+        field(
+            "service_accounts",
+            Kind::List(&NAMESPACE_KIND, 200),
+            "Service accounts that pods may run as, beside `default` (`kubernetes`).",
+        ),
+    ],
+};
+
+/// Where steps run.
+pub static CLUSTER: Object = Object {
+    name: "kubernetes",
+    doc: "The cluster that steps run in (executor `kubernetes`).",
+    fields: &[
+        field(
+            "kubeconfig_file",
+            Kind::Text(&FILE_PATH),
+            "Kubeconfig of the cluster. Default: the account of the pod that the server runs in.",
+        ),
+        field("context", Kind::Text(&f::LINE), "Context of the kubeconfig. Default: its current one."),
+        Field {
+            key: "namespace",
+            kind: Kind::Text(&NAMESPACE),
+            required: false,
+            default: Some("switchover-steps"),
+            doc: "The only namespace that steps use.",
+        },
+        field(
+            "node_selector",
+            Kind::Map(&LABEL, &LABEL_KIND, 20),
+            "Labels of the nodes that steps may run on. Default: all.",
+        ),
     ],
 };
 

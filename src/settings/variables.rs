@@ -120,9 +120,9 @@ pub const SLACK_URL: Variable = secret(
 pub const EXECUTOR: Variable = plain(
     "SWITCHOVER_EXECUTOR",
     "executor",
-    Kind::Word(&["local", "docker"]),
+    Kind::Word(&["local", "docker", "kubernetes"]),
     "local",
-    "What runs steps. `local`: this host, for repositories under `trusted_local` alone. `docker`: a container each.",
+    "What runs steps. `local`: this host, for repositories under `trusted_local` alone. `docker`: a container each. `kubernetes`: a Job each.",
 );
 /// The Docker engine.
 pub const DOCKER_HOST: Variable = plain(

@@ -6,6 +6,7 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use super::manifests::AppManifests;
 use crate::domain::{
     config::{AppKind, Resources},
     ids::{AppName, Digest, EnvironmentName, RepoId, RolloutId, Sha, Slot},
@@ -140,6 +141,9 @@ pub struct AppSpec {
     /// Host names, where several apps share a listener. Empty: all.
     #[serde(default)]
     pub hosts: Vec<String>,
+    /// Its objects (target `kubernetes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Box<AppManifests>>,
 }
 
 /// A shell command with its time limit.
@@ -189,8 +193,11 @@ pub fn slot_name(
 ) -> Slot {
     let granted: BTreeMap<&str, Option<&str>> =
         spec.secrets.iter().map(|name| (name.as_str(), secrets.get(name).map(String::as_str))).collect();
-    let seen_by_the_app =
+    let mut seen_by_the_app =
         serde_json::json!([digest, kind, spec.start, spec.env, granted, spec.port, spec.health, spec.replicas]);
+    if let (Some(parts), Some(manifests)) = (seen_by_the_app.as_array_mut(), &spec.manifests) {
+        parts.push(serde_json::json!(manifests));
+    }
     #[expect(clippy::expect_used, reason = "HMAC takes a key of any length (RFC 2104)")]
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
     mac.update(seen_by_the_app.to_string().as_bytes());

@@ -15,6 +15,7 @@
 //! * [`observed`]: what is live now.
 //! * [`progress`]: what was done and seen so far; the record that a reporter shows.
 //! * [`figures`]: latencies, probes and real requests.
+//! * [`manifests`]: an app's Kubernetes objects, frozen with its release.
 //! * [`machine`]: the rules.
 //! * [`keep`]: which slots may be retired.
 
@@ -22,6 +23,7 @@ pub mod desired;
 pub mod figures;
 pub mod keep;
 pub mod machine;
+pub mod manifests;
 pub mod observed;
 pub mod progress;
 
@@ -31,6 +33,7 @@ pub use desired::{AppSpec, CommandSpec, Desired, DesiredApp, EnvironmentKey, Kin
 pub use figures::{Histogram, ProbeFailure, ProbeFigures, ProbeWindow, Traffic};
 pub use keep::{Kept, in_use, retire_due};
 pub use machine::{Step, next};
+pub use manifests::{AppManifests, ManifestPolicy, Shape};
 pub use observed::{Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot, Requests};
 pub use progress::{AppProgress, Asked, CommandReport, End, Ended, Message, PhaseTime, Progress};
 

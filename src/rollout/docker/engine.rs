@@ -21,6 +21,7 @@ use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 
 use super::names;
 use crate::{
+    clock,
     docker::{Docker, KIND, OWNER},
     domain::{
         ids::{AppName, Slot},
@@ -37,6 +38,8 @@ const LINE: usize = 500;
 const STOP_SLACK: Duration = Duration::from_secs(30);
 /// Docker's own grace, where a container names none ("docker container stop").
 const STOP_DEFAULT: u64 = 10;
+/// In the words of an end by KILL.
+const KILLED: &str = "exit code 137";
 /// Between two looks at a container that is to stop after the engine's answer was lost.
 const STOP_LOOK: Duration = Duration::from_millis(200);
 
@@ -174,13 +177,9 @@ impl Details {
             // The engine forgets the last end at the next start.
             before.and_then(|b| b.ended.clone())
         } else if state.oom_killed == Some(true) {
-            let of = limit.map(|m| format!(", its limit is {} MB", m / 1_000_000)).unwrap_or_default();
-            Some(format!("it ran out of memory{of}"))
+            Some(out_of_memory_words(limit))
         } else {
-            let code = state.exit_code.unwrap_or(0);
-            let error = state.error.filter(|e| !e.is_empty()).map(|e| format!(" ({e})")).unwrap_or_default();
-            let signal = if code > 128 { format!(", signal {}", code - 128) } else { String::new() };
-            Some(format!("it ended with exit code {code}{signal}{error}"))
+            Some(exit_words(state.exit_code.unwrap_or(0), state.error.filter(|e| !e.is_empty())))
         };
         Self {
             seen: (listed.state.to_string(), listed.status.clone()),
@@ -195,6 +194,28 @@ impl Details {
             tail_at: before.and_then(|b| b.tail_at),
         }
     }
+}
+
+impl Details {
+    /// It ended since it was made, and the inspection does not say how: between its end and the engine's next start of it
+    /// nobody looked, or it was killed and the engine had not heard of lacking memory yet.
+    fn end_is_unclear(&self) -> bool {
+        match &self.ended {
+            None => self.restarts > 0,
+            Some(words) => words.contains(KILLED),
+        }
+    }
+}
+
+fn out_of_memory_words(limit: Option<i64>) -> String {
+    let of = limit.map(|m| format!(", its limit is {} MB", m / 1_000_000)).unwrap_or_default();
+    format!("it ran out of memory{of}")
+}
+
+fn exit_words(code: i64, error: Option<String>) -> String {
+    let error = error.map(|e| format!(" ({e})")).unwrap_or_default();
+    let signal = if code > 128 { format!(", signal {}", code - 128) } else { String::new() };
+    format!("it ended with exit code {code}{signal}{error}")
 }
 
 /// One engine, as the target needs it.
@@ -250,8 +271,43 @@ impl Engine {
             Some(known) if known.seen == seen => Ok(known),
             before => {
                 let found = self.inspect(&listed.id).await?;
-                Ok(Details::new(listed, &found, before.as_ref()))
+                let mut details = Details::new(listed, &found, before.as_ref());
+                if details.end_is_unclear() {
+                    self.recall(&listed.id, &found, &mut details).await;
+                }
+                Ok(details)
             }
+        }
+    }
+
+    /// Asks the engine's memory of events how a container ended last. What it forgot stays unknown.
+    async fn recall(&self, id: &str, found: &ContainerInspectResponse, details: &mut Details) {
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("container".to_owned(), vec![id.to_owned()]),
+            ("event".to_owned(), vec!["die".to_owned(), "oom".to_owned()]),
+        ]);
+        // From its beginning until now: the engine answers with what it remembers, and ends the stream.
+        let now = clock::now();
+        let until = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
+        let options = EventsOptionsBuilder::default().since("0").until(&until).filters(&filters).build();
+        let mut past = std::pin::pin!(self.api().events(Some(options)));
+        let (mut code, mut out_of_memory) = (None, false);
+        while let Some(Ok(event)) = past.next().await {
+            match event.action.as_deref() {
+                Some("oom") => out_of_memory = true,
+                Some("die") => {
+                    let attributes = event.actor.and_then(|a| a.attributes).unwrap_or_default();
+                    code = attributes.get("exitCode").and_then(|c| c.parse::<i64>().ok()).or(code);
+                }
+                _ => {}
+            }
+        }
+        let limit = found.host_config.as_ref().and_then(|h| h.memory).filter(|m| *m > 0);
+        match code {
+            Some(137) if out_of_memory => details.ended = Some(out_of_memory_words(limit)),
+            Some(code) => details.ended = Some(exit_words(code, None)),
+            None => {}
         }
     }
 

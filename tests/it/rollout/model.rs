@@ -46,6 +46,7 @@ pub fn desired() -> Desired {
             image: None,
             resources: switchover::domain::config::Resources::default(),
             hosts: vec![],
+            manifests: None,
         },
     };
     Desired {

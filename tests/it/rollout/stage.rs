@@ -183,6 +183,7 @@ impl Stage {
                 image: None,
                 resources: switchover::domain::config::Resources::default(),
                 hosts: vec![],
+                manifests: None,
             };
             let slot = slot_name(&sha, kind, &stored.digest, &spec, &BTreeMap::new(), b"k");
             let name = super::model::app(name);

@@ -26,6 +26,7 @@ fn configuration_is_part_of_the_name() {
         image: None,
         resources: switchover::domain::config::Resources::default(),
         hosts: vec![],
+        manifests: None,
     };
     let secrets = |v: &str| BTreeMap::from([("DB_URL".to_owned(), v.to_owned()), ("OTHER".to_owned(), "x".to_owned())]);
     let commit = |c: &str| Sha::new(c.repeat(40)).unwrap();

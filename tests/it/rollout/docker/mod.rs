@@ -245,6 +245,7 @@ impl Dock {
                 image: Some(image.clone()),
                 resources: Resources::default(),
                 hosts: vec![],
+                manifests: None,
             };
             let slot = slot_name(&sha, kind, &digest, &spec, &BTreeMap::new(), b"k");
             DesiredApp { name: app(name), kind, slot, digest: digest.clone(), spec }
