@@ -118,7 +118,7 @@ impl Cluster {
     fn start(parts: Parts) -> Result<Self, String> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         if left_out_on_purpose() {
-            return Err("LEAVE_OUT says so".into());
+            return Err("LEAVE_OUT names kubernetes".into());
         }
         let n = COUNT.fetch_add(1, Ordering::SeqCst);
         let dir = std::env::temp_dir().join(format!("switchover-cluster-{}-{n}", std::process::id()));
