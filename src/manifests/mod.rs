@@ -34,7 +34,7 @@ pub use names::{label, object_name};
 pub use object::{Object, Refusal};
 pub use plain::{Plain, made_up};
 pub use policy::{managed_by_other, refuse};
-pub use read::{Read, Source, read};
+pub use read::{Read, Source, read, stripped};
 pub use service::{Pointed, adopt, autoscaler, selector, service, shared, slot_of_selector};
 pub use slot::{Rendered, SecretEnv, SlotOrder, config_names, render, secret_object, slot_deployment_name};
 pub use source::{Sorted, sort};

@@ -340,3 +340,11 @@ fn not_texts(object: &Object) -> Vec<Refusal> {
     }
     found
 }
+
+/// A live object without what the API server wrote.
+#[must_use]
+pub fn stripped(live: &Value) -> Value {
+    let mut object = live.clone();
+    strip(&mut object);
+    object
+}
