@@ -10,7 +10,9 @@ use std::{
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use switchover::{
-    agent, control,
+    agent,
+    cluster::Clusters,
+    control,
     demo::play,
     docker::{Docker, pull::Logins},
     domain::ids::Digest,
@@ -131,6 +133,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         host,
         docker: docker.clone(),
         containers,
+        clusters: Clusters::new(Digest::of(&key).short()),
         agent: agent::Client::new(agent::socket_path(&agent_data)),
         settings: settings.clone(),
         wake: wake.clone(),

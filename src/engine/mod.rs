@@ -15,7 +15,9 @@ pub mod commands;
 pub mod explain;
 pub mod facts;
 mod images;
+mod manifests;
 pub mod planner;
+pub mod preview;
 pub mod releases;
 pub mod reporter;
 pub mod retention;
@@ -39,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent,
+    cluster::Clusters,
     docker::Docker,
     domain::{
         ids::{JobId, RepoRef, RolloutId},
@@ -83,6 +86,8 @@ pub struct Shared {
     pub docker: Option<Docker>,
     /// The executor of containers again, for its sweep.
     pub containers: Option<DockerExecutor>,
+    /// The clusters of targets.
+    pub clusters: Clusters,
     /// The data plane of this host.
     pub agent: agent::Client,
     /// What the operator said.

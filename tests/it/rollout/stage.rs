@@ -277,7 +277,8 @@ impl Users {
                         Ok(r) => format!("{path}: {} {}", r.status(), r.text().await.unwrap_or_default()),
                         Err(e) => format!("{path}: {e:?}"),
                     };
-                    lost.lock().unwrap().push(words);
+                    let how = if idle == 0 { "fresh" } else { "kept" };
+                    lost.lock().unwrap().push(format!("{} {how} {words}", switchover::clock::now()));
                 }
             })
         });
