@@ -248,6 +248,12 @@ pub struct DemoArgs {
     /// Registry of plays in containers: plain HTTP, no login. Default: one is started, and removed at the end.
     #[arg(long, value_name = "HOST:PORT")]
     pub registry: Option<String>,
+    /// Where the play releases to: its own Docker engine or processes, or a cluster (with --kubeconfig).
+    #[arg(long, value_name = "KIND", default_value = "own", value_parser = ["own", "kubernetes"])]
+    pub target: String,
+    /// Kubeconfig of the cluster to play in; a namespace is made, and removed at the end.
+    #[arg(long, value_name = "FILE", required_if_eq("target", "kubernetes"))]
+    pub kubeconfig: Option<PathBuf>,
     /// Keep everything in this folder. Default: a temporary one, removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -270,6 +276,7 @@ pub fn demo(args: DemoArgs) -> ExitCode {
                 docker_host: args.docker_host,
                 docker_default: std::env::var("DOCKER_HOST").unwrap_or_else(|_| DOCKER.to_owned()),
                 registry: args.registry,
+                kubeconfig: args.kubeconfig.filter(|_| args.target == "kubernetes"),
                 data: args.data,
                 exe: std::env::current_exe()?,
             };

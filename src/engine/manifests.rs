@@ -36,6 +36,8 @@ pub struct Frozen {
     pub warnings: Vec<String>,
     /// What was understood.
     pub notes: Vec<String>,
+    /// Why the release can't be made, with the mend.
+    pub refused: Option<String>,
 }
 
 /// What manifests are read for.

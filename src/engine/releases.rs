@@ -173,7 +173,11 @@ impl Engine {
             return Err(EngineError::Refused(format!("there is no environment {name} on {}", repo.default_branch)));
         };
         let rollout = RolloutId(uuid::Uuid::now_v7());
-        let frozen = self.frozen(request, &files, &config, &name, environment).await?;
+        let frozen = match self.frozen(request, &files, &config, &name, environment).await {
+            // Its author must see it where they look: the release is made, and fails with these words.
+            Err(EngineError::Refused(words)) => Frozen { refused: Some(words), ..Frozen::default() },
+            other => other?,
+        };
         let desired = self.desired(rollout, request, &config, &name, environment, &frozen)?;
         let now = clock::now();
         let mut progress = Progress::new(&desired, now);
@@ -283,6 +287,7 @@ impl Engine {
             drain_timeout: environment.drain_timeout,
             watch_for: environment.watch_for,
             keep_previous: environment.keep_previous,
+            refused: frozen.refused.clone(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod backup;
 mod broken;
+mod cluster;
 mod containers;
 mod killed;
 mod outage;

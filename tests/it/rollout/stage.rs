@@ -201,6 +201,7 @@ impl Stage {
             drain_timeout: Duration::from_secs(5),
             watch_for: Duration::from_millis(700),
             keep_previous: Duration::from_secs(3600),
+            refused: None,
         }
     }
 
