@@ -27,7 +27,7 @@ addresses() {
     N=$(cat "$DIR/net")
     HOST="10.$N.255.1" NODE="10.$N.255.2"
     PODS="10.$N.0.0/17" SERVICES="10.$N.128.0/18" API="10.$N.128.1" DNS="10.$N.128.10"
-    BIN=$(programs)
+    BIN=$(cat "$DIR/programs")
 }
 
 # Mounts that only the node sees, over folders that programs insist on.

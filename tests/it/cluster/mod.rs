@@ -1,0 +1,4 @@
+//! A real Kubernetes cluster, started once per run, and whether it is one.
+
+mod proof;
+pub mod rig;
