@@ -73,13 +73,15 @@ cost() {
 }
 sh -e -c "$1" 2>&1 &
 step=$!
+# What the shell says of a child that was killed is not the step's output.
+exec 2>/dev/null
 code=0
 wait "$step" || code=$?
 while kill -0 "$step" 2>/dev/null; do code=0; wait "$step" || code=$?; done
 if [ -n "$ending" ]; then
     while kill -0 -1 2>/dev/null; do sleep 0.1 2>/dev/null || sleep 1; done
 fi
-cost >/dev/termination-log 2>/dev/null
+cost >/dev/termination-log
 exit "$code"
 "#;
 
@@ -123,7 +125,7 @@ printf '\0switchover-done %s\n' "$code"
 "#;
 
 /// Unpacks what is brought.
-pub(super) const BRING: [&str; 5] = ["tar", "-C", "/", "-xpf", "-"];
+pub(super) const BRING: [&str; 3] = ["sh", "-c", "tar -C / -xpf -"];
 /// Asks the step to end.
 pub(super) const TERM: [&str; 3] = ["sh", "-c", "kill -TERM 1"];
 /// Ends the step: everything but its first process, which then sees to its own end, and whoever says this.

@@ -101,7 +101,7 @@ pub fn unpack(from: impl Read, back: &Back<'_>) -> Result<Taken, TakeError> {
             true
         }
         b"all\n" => false,
-        b"" => return Err(TakeError::Cut),
+        cut if cut.len() < 8 && !cut.ends_with(b"\n") => return Err(TakeError::Cut),
         _ => return Err(TakeError::Hostile("it is no answer of ours".into())),
     };
     let mut writer = Writer { top, at: None, taken: Taken::default(), back, failed: None };
