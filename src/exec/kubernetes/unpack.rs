@@ -105,7 +105,8 @@ pub fn unpack(from: impl Read, back: &Back<'_>) -> Result<Taken, TakeError> {
         _ => return Err(TakeError::Hostile("it is no answer of ours".into())),
     };
     let mut writer = Writer { top, at: None, taken: Taken::default(), back, failed: None };
-    let read = stream::read(&mut from, |head, data| {
+    let mut rest = Ends { from: &mut from, ended: false };
+    let read = stream::read(&mut rest, |head, data| {
         if !listed {
             there.add(head.parts.iter().map(Vec::as_slice));
         }
@@ -116,9 +117,8 @@ pub fn unpack(from: impl Read, back: &Back<'_>) -> Result<Taken, TakeError> {
     }
     match read {
         Ok(()) => {}
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(TakeError::Hostile(e.to_string())),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Err(TakeError::Cut),
-        // What tar's reader says of a head that is none.
+        // Whatever it says: there was no more to read.
+        Err(_) if rest.ended => return Err(TakeError::Cut),
         Err(e) => return Err(TakeError::Hostile(e.to_string())),
     }
     // 1: something changed while it was read ("tar: Exit status"), which background processes may do.
@@ -134,6 +134,20 @@ pub fn unpack(from: impl Read, back: &Back<'_>) -> Result<Taken, TakeError> {
     Ok(taken)
 }
 
+/// Knows whether the other side has ended.
+struct Ends<R> {
+    from: R,
+    ended: bool,
+}
+
+impl<R: Read> Read for Ends<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(into)?;
+        self.ended |= n == 0 && !into.is_empty();
+        Ok(n)
+    }
+}
+
 /// What is behind the stream's end mark: padding, then our last word with the exit code.
 fn last_word(from: &mut impl Read) -> Result<i32, TakeError> {
     let mut last = Vec::new();
@@ -147,7 +161,8 @@ fn last_word(from: &mut impl Read) -> Result<i32, TakeError> {
         last.drain(..last.len().saturating_sub(64));
     }
     let at = last.windows(DONE.len()).rposition(|w| w == DONE).ok_or(TakeError::Cut)?;
-    std::str::from_utf8(&last[at + DONE.len()..]).ok().and_then(|t| t.trim().parse().ok()).ok_or(TakeError::Cut)
+    let code = last[at + DONE.len()..].strip_suffix(b"\n").and_then(|code| std::str::from_utf8(code).ok());
+    code.and_then(|code| code.parse().ok()).ok_or(TakeError::Cut)
 }
 
 /// What is there in the pod, by the names' hashes: with a secret key, so that nobody can make two names the same.

@@ -277,7 +277,7 @@ async fn a_later_step_of_a_job_finds_what_the_first_one_left() {
         assert_eq!(fs::read_to_string(spec.home.join(".settings")).unwrap(), "home\n");
         assert!(spec.cwd.parent().unwrap().join(".git").exists());
         spec.command =
-            "./script; deep/same; cat deep/link ~/cache/kept ~/.settings; ls -Aq; date -r deep/er/dated +%Y".into();
+            "./script; deep/same; cat deep/link ~/cache/kept ~/.settings; for f in *; do echo \"$f\"; done; date -r deep/er/dated +%Y".into();
         spec.log = dir.path().join("logs/second");
         let result = run(&executor, &spec).await;
         assert_eq!(result.end, StepEnd::Exited(0), "{image}: {:?}", log(&spec));
@@ -293,7 +293,8 @@ async fn a_later_step_of_a_job_finds_what_the_first_one_left() {
         as-it-was
         deep
         given
-        new?line
+        line
+        new
         script
         target
         with space

@@ -2,6 +2,9 @@
 
 mod exec;
 mod files;
+mod outage;
 mod rig;
+mod rights;
+mod story;
 mod trouble;
 mod words;

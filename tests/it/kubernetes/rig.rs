@@ -29,21 +29,23 @@ pub const SMALL: &str = "busybox:latest";
 pub const GNU: &str = "debian:bookworm-slim";
 
 /// A namespace of the shared cluster, whose pods find the base images.
-pub struct Stage {
-    pub space: Namespace<'static>,
+pub struct Stage<'a> {
+    pub space: Namespace<'a>,
     owner: String,
 }
 
-impl Stage {
+impl Stage<'static> {
     pub fn new(test: &str) -> Option<Self> {
         let cluster = Cluster::shared(test)?;
-        for name in [SMALL, GNU] {
-            image(cluster, name);
-        }
+        image(cluster, GNU);
         Some(Self::on(cluster))
     }
+}
 
-    fn on(cluster: &'static Cluster) -> Self {
+impl<'a> Stage<'a> {
+    /// One in a cluster that is there.
+    pub fn on(cluster: &'a Cluster) -> Self {
+        image(cluster, SMALL);
         let owner = uuid::Uuid::new_v4().simple().to_string()[..12].to_owned();
         Self { space: cluster.namespace("steps"), owner }
     }
