@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use switchover::{
     agent,
-    cluster::Clusters,
+    cluster::{Cluster, Clusters},
     control,
     demo::play,
     docker::{Docker, pull::Logins},
@@ -24,14 +24,16 @@ use switchover::{
     },
     exec::{
         caches::JobHome,
-        docker::{DockerExecutor, StepLimits},
+        docker::DockerExecutor,
         git::Mirrors,
         host::HostEnv,
+        kubernetes::KubernetesExecutor,
+        limits::StepLimits,
         local::{Executor, LocalExecutor},
     },
     github::{GitHub, GitHubConfig, Timeouts},
     rollout,
-    settings::{self, ExecutorKind, Settings, TargetSettings},
+    settings::{self, ExecutorKind, Settings, StepCluster, TargetSettings},
     store::Store,
     telemetry::Metrics,
     web,
@@ -110,18 +112,29 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     host.end_strays(&homes).await;
     JobHome::sweep(&homes);
     let docker = docker(&settings, &key)?;
-    let containers = docker.clone().filter(|_| settings.executor == ExecutorKind::Docker).map(|docker| {
-        let limits = StepLimits {
-            memory: settings.limits.step_memory,
-            disk: Some(settings.limits.step_disk),
-            internet: settings.limits.step_internet,
-            ..StepLimits::default()
-        };
-        DockerExecutor::new(docker, limits, Logins::new(settings.registries.clone()))
-    });
-    let executor: Arc<dyn Executor> = match &containers {
-        Some(containers) => Arc::new(containers.clone()),
-        None => Arc::new(host.clone()),
+    let limits = StepLimits {
+        memory: settings.limits.step_memory,
+        disk: Some(settings.limits.step_disk),
+        internet: settings.limits.step_internet,
+        ..StepLimits::default()
+    };
+    let logins = Logins::new(settings.registries.clone());
+    let containers = docker
+        .clone()
+        .filter(|_| settings.executor == ExecutorKind::Docker)
+        .map(|docker| DockerExecutor::new(docker, limits, logins.clone()));
+    let jobs = match settings.executor {
+        ExecutorKind::Kubernetes => {
+            let StepCluster { cluster, node_selector } = &settings.kubernetes;
+            let cluster = Cluster::new(cluster, Digest::of(&key).short()).await.context("[kubernetes]")?;
+            Some(KubernetesExecutor::new(cluster, limits, logins, node_selector.clone()))
+        }
+        ExecutorKind::Local | ExecutorKind::Docker => None,
+    };
+    let executor: Arc<dyn Executor> = match (&containers, &jobs) {
+        (Some(containers), _) => Arc::new(containers.clone()),
+        (None, Some(jobs)) => Arc::new(jobs.clone()),
+        (None, None) => Arc::new(host.clone()),
     };
     let wake = Wake::default();
     let metrics = Metrics::default();
@@ -134,6 +147,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         docker: docker.clone(),
         containers,
         clusters: Clusters::new(Digest::of(&key).short()),
+        jobs,
         agent: agent::Client::new(agent::socket_path(&agent_data)),
         settings: settings.clone(),
         wake: wake.clone(),
@@ -182,6 +196,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
                 () = shutdown.cancelled() => return,
             }
             rollout::docker::follow(engine.agent.clone(), docker, shutdown).await;
+        });
+    }
+    if engine.jobs.is_some() {
+        let (engine, shutdown) = (engine.clone(), shutdown.clone());
+        tracker.spawn(async move {
+            tokio::select! {
+                () = engine.sweep_containers() => {}
+                () = shutdown.cancelled() => {}
+            }
         });
     }
     let web_task = tokio::spawn(server);

@@ -50,6 +50,7 @@ use crate::{
     exec::{
         docker::DockerExecutor,
         git::{GitAuth, GitError, Mirrors},
+        kubernetes::KubernetesExecutor,
         local::{Executor, LocalExecutor},
     },
     github::{GitHub, GitHubError},
@@ -88,6 +89,8 @@ pub struct Shared {
     pub containers: Option<DockerExecutor>,
     /// The clusters of targets.
     pub clusters: Clusters,
+    /// The executor of a cluster's Jobs again, for its sweep.
+    pub jobs: Option<KubernetesExecutor>,
     /// The data plane of this host.
     pub agent: agent::Client,
     /// What the operator said.
@@ -167,13 +170,23 @@ impl Engine {
         }
     }
 
-    /// Removes what steps left in the Docker engine that no longer run.
+    /// Removes what steps left in the Docker engine or the cluster that no longer run.
     pub async fn sweep_containers(&self) {
-        let Some(containers) = &self.containers else { return };
-        match containers.sweep().await {
-            Ok(0) => {}
-            Ok(gone) => tracing::info!(gone, "removed what steps left in the Docker engine"),
-            Err(error) => tracing::warn!(%error, "what steps left in the Docker engine can't be looked for now"),
+        if let Some(containers) = &self.containers {
+            match containers.sweep().await {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "removed what steps left in the Docker engine"),
+                Err(error) => tracing::warn!(%error, "what steps left in the Docker engine can't be looked for now"),
+            }
+        }
+        if let Some(jobs) = &self.jobs {
+            match jobs.sweep().await {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "removed what steps left in the cluster"),
+                Err(fault) => {
+                    tracing::warn!(error = fault.words(), "what steps left in the cluster can't be looked for now");
+                }
+            }
         }
     }
 

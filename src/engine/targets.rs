@@ -188,6 +188,7 @@ impl CommandRunner for Commands {
                 StepEnd::NotStarted(why) => format!("could not be started: {why}"),
                 StepEnd::OutOfMemory { .. } => "out of memory".into(),
                 StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
+                StepEnd::Untaken(why) => why,
             };
             CommandResult { ok, words, tail: lines.into_iter().map(|l| l.text).collect() }
         })

@@ -7,5 +7,5 @@ mod containers;
 mod killed;
 mod outage;
 mod queue;
-mod rig;
+pub mod rig;
 mod stories;
