@@ -59,6 +59,7 @@ pub mod failpoint;
 pub mod github;
 pub mod image;
 pub mod infer;
+pub mod manifests;
 pub mod plan;
 pub mod report;
 pub mod rollout;

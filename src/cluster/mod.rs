@@ -4,6 +4,9 @@
 //! it makes, as with the Docker engine.
 
 mod error;
+mod objects;
+pub mod rights;
+pub mod watched;
 
 use std::{fmt, time::Duration};
 
@@ -12,7 +15,9 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-pub use error::{ClusterError, Fault};
+pub use error::{ClusterError, Fault, chain};
+pub use objects::Named;
+pub use watched::{Kind, Object, Watched};
 
 use crate::settings::ClusterSettings;
 

@@ -2,12 +2,14 @@
 //!
 //! * [`Target`]: where releases run; [`local`] is the first.
 //! * [`docker`]: containers on this host, behind the agent.
+//! * [`kubernetes`]: a namespace of a cluster, behind its Service.
 //! * [`drive()`]: brings one rollout from wherever it stands to its end.
 //! * [`prober`]: requests through the flip.
 
 pub mod docker;
 pub mod drive;
 mod health;
+pub mod kubernetes;
 pub mod local;
 pub mod prober;
 mod shared;

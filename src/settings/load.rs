@@ -179,7 +179,7 @@ impl Loader<'_> {
         for (key, at, text) in laid {
             entries.retain(|e| e.key != key);
             let value = Rc::new(Node { at, data: NodeData::Scalar { text, bare: true } });
-            entries.push(Entry { key: key.to_owned(), at, value });
+            entries.push(Entry { key: key.to_owned(), bare: true, at, value });
         }
     }
 

@@ -44,6 +44,7 @@ impl<'t> Lines<'t> {
 fn table_node(table: &DeTable<'_>, at: At, lines: &Lines<'_>) -> Node {
     let entries = table.iter().map(|(key, value)| Entry {
         key: key.get_ref().to_string(),
+        bare: true,
         at: lines.at(key.span()),
         value: Rc::new(value_node(value.get_ref(), lines.at(value.span()), lines)),
     });

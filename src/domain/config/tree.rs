@@ -10,10 +10,20 @@ use super::mistake::{Mistake, plain, shown};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: usize = 256 * 1024;
-/// The deepest nesting. The grammar itself needs nine.
-const MAX_DEPTH: usize = 24;
-/// The most nodes, aliases counted as often as they are used.
-const MAX_NODES: usize = 50_000;
+
+/// How much of a text is read before it is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest file, in bytes.
+    pub bytes: usize,
+    /// The deepest nesting.
+    pub depth: usize,
+    /// The most nodes, aliases counted as often as they are used.
+    pub nodes: usize,
+}
+
+/// Limits of files that people write for us. The grammar itself needs nine levels.
+const SMALL: Limits = Limits { bytes: MAX_FILE, depth: 24, nodes: 50_000 };
 
 /// A place in the text. Lines and columns count from 1, columns and lengths in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +68,8 @@ pub enum NodeData {
 pub struct Entry {
     /// The key's text.
     pub key: String,
+    /// Not in quotes: YAML 1.1 may take it for a boolean or a number.
+    pub bare: bool,
     /// Where the key stands.
     pub at: At,
     /// The value.
@@ -157,32 +169,28 @@ fn at(span: Span) -> At {
 /// # Errors
 /// The one mistake that kept it from being read as a tree.
 pub fn read(text: &str) -> Result<Option<Rc<Node>>, Mistake> {
-    refuse_unreadable(text)?;
-    let options = granit_parser::options! {
-        flow_nesting_limit: MAX_DEPTH,
-        block_nesting_limit: MAX_DEPTH,
-    };
-    let mut reader = Reader::default();
-    for event in Parser::new_from_str_with_options(text, options) {
-        match event {
-            Ok((event, span)) => reader.take(event, span)?,
-            Err(error) => {
-                let marker = *error.marker();
-                let place = at(Span::new(marker, marker));
-                let (message, expected) = syntax(error.kind());
-                return Err(Mistake::new(place, "", message, expected));
-            }
-        }
-    }
-    Ok(reader.root)
+    let mut reader = Reader::new(SMALL, 1);
+    reader.all(text)?;
+    Ok(reader.roots.pop())
+}
+
+/// Reads all documents of a text, empty ones left out.
+///
+/// # Errors
+/// The one mistake that kept it from being read as trees.
+pub fn read_all(text: &str, limits: Limits) -> Result<Vec<Rc<Node>>, Mistake> {
+    let mut reader = Reader::new(limits, usize::MAX);
+    reader.all(text)?;
+    reader.roots.retain(|root| root.data != NodeData::Null);
+    Ok(reader.roots)
 }
 
 /// Refuses what no editor shows as it is: too much, or control characters.
-fn refuse_unreadable(text: &str) -> Result<(), Mistake> {
+fn refuse_unreadable(text: &str, most: usize) -> Result<(), Mistake> {
     let start = At { line: 1, column: 1, length: 1 };
-    if text.len() > MAX_FILE {
+    if text.len() > most {
         let message = format!("the file has {} KiB", text.len().div_ceil(1024));
-        return Err(Mistake::new(start, "", message, format!("at most {} KiB", MAX_FILE / 1024)));
+        return Err(Mistake::new(start, "", message, format!("at most {} KiB", most / 1024)));
     }
     let (mut line, mut column) = (1, 1);
     let mut chars = text.chars().peekable();
@@ -204,7 +212,8 @@ fn refuse_unreadable(text: &str) -> Result<(), Mistake> {
 }
 
 /// What the parser says, in words that help.
-fn syntax(kind: &ErrorKind) -> (String, &'static str) {
+fn syntax(kind: &ErrorKind, depth: usize) -> (String, String) {
+    let levels = format!("at most {depth} levels of nesting");
     let expected = match kind {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
@@ -217,37 +226,70 @@ fn syntax(kind: &ErrorKind) -> (String, &'static str) {
         ErrorKind::UnexpectedCharacter { .. } => "quotes around a text that begins with a special character",
         ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => "a closing quote",
         ErrorKind::UnclosedFlowCollection { .. } => "a closing bracket",
-        ErrorKind::RecursionLimitExceeded => "at most 24 levels of nesting",
+        ErrorKind::RecursionLimitExceeded => &levels,
         _ => "well-formed YAML",
     };
     let message = match kind {
         ErrorKind::RecursionLimitExceeded => "nested too deeply".to_owned(),
         other => format!("this is not YAML: {}", plain(&other.to_string())),
     };
-    (message, expected)
+    (message, expected.to_owned())
 }
 
 enum Frame {
     List { at: At, anchor: usize, items: Vec<Rc<Node>>, size: usize },
-    Map { at: At, anchor: usize, entries: Vec<Entry>, key: Option<(String, At)>, size: usize },
+    Map { at: At, anchor: usize, entries: Vec<Entry>, key: Option<(String, bool, At)>, size: usize },
 }
 
-#[derive(Default)]
 struct Reader {
+    limits: Limits,
+    most_documents: usize,
     stack: Vec<Frame>,
     anchors: HashMap<usize, (Rc<Node>, usize)>,
-    root: Option<Rc<Node>>,
+    roots: Vec<Rc<Node>>,
     documents: usize,
     nodes: usize,
 }
 
 impl Reader {
+    fn new(limits: Limits, most_documents: usize) -> Self {
+        Self {
+            limits,
+            most_documents,
+            stack: Vec::new(),
+            anchors: HashMap::new(),
+            roots: Vec::new(),
+            documents: 0,
+            nodes: 0,
+        }
+    }
+
+    fn all(&mut self, text: &str) -> Result<(), Mistake> {
+        refuse_unreadable(text, self.limits.bytes)?;
+        let options = granit_parser::options! {
+            flow_nesting_limit: self.limits.depth,
+            block_nesting_limit: self.limits.depth,
+        };
+        for event in Parser::new_from_str_with_options(text, options) {
+            match event {
+                Ok((event, span)) => self.take(event, span)?,
+                Err(error) => {
+                    let marker = *error.marker();
+                    let place = at(Span::new(marker, marker));
+                    let (message, expected) = syntax(error.kind(), self.limits.depth);
+                    return Err(Mistake::new(place, "", message, expected));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Mistake> {
         let place = at(span);
         match event {
             Event::DocumentStart(..) => {
                 self.documents += 1;
-                if self.documents > 1 {
+                if self.documents > self.most_documents {
                     let message = "a second document begins here";
                     return Err(Mistake::new(place, "", message, "one document: remove the `---`"));
                 }
@@ -310,15 +352,16 @@ impl Reader {
     /// Puts a finished node where it belongs. `size` counts what it expands to.
     fn place(&mut self, node: Rc<Node>, anchor: usize, size: usize) -> Result<(), Mistake> {
         self.nodes += 1;
-        if size > MAX_NODES || self.nodes > MAX_NODES {
-            let message = format!("the file expands to more than {MAX_NODES} values");
+        let most = self.limits.nodes;
+        if size > most || self.nodes > most {
+            let message = format!("the file expands to more than {most} values");
             return Err(Mistake::new(node.at, "", message, "fewer values, or fewer uses of aliases"));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, (Rc::clone(&node), size));
         }
         match self.stack.last_mut() {
-            None => self.root = Some(node),
+            None => self.roots.push(node),
             Some(Frame::List { items, size: total, .. }) => {
                 items.push(node);
                 *total = total.saturating_add(size);
@@ -326,17 +369,17 @@ impl Reader {
             Some(Frame::Map { entries, key, size: total, .. }) => {
                 *total = total.saturating_add(size);
                 match key.take() {
-                    Some((key, at)) => entries.push(Entry { key, at, value: node }),
+                    Some((key, bare, at)) => entries.push(Entry { key, bare, at, value: node }),
                     None => {
-                        let text = match &node.data {
-                            NodeData::Scalar { text, .. } => text.clone(),
-                            NodeData::Null => "null".to_owned(),
+                        let (text, bare) = match &node.data {
+                            NodeData::Scalar { text, bare } => (text.clone(), *bare),
+                            NodeData::Null => ("null".to_owned(), true),
                             NodeData::List(_) | NodeData::Map(_) => {
                                 let message = "a key is not a plain text";
                                 return Err(Mistake::new(node.at, "", message, "a word before the `:`"));
                             }
                         };
-                        *key = Some((text, node.at));
+                        *key = Some((text, bare, node.at));
                     }
                 }
             }

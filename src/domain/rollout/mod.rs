@@ -163,6 +163,19 @@ pub enum Action {
         /// What shall be live.
         to: Slot,
     },
+    /// End the connections that a switch left on the slot before: where no proxy of ours chooses the slot for each request,
+    /// they stay where they are. One copy at a time; the slot stays warm.
+    Recycle {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        slot: Slot,
+    },
+    /// Put back what was only for the minutes around a switch (an autoscaler that may not shrink).
+    Finish {
+        /// Whose.
+        app: AppName,
+    },
     /// Stop a slot that is not live, and forget it.
     RemoveSlot {
         /// Whose.
@@ -183,6 +196,8 @@ impl Action {
             Self::PutSlot { .. } => "put_slot",
             Self::Smoke { .. } => "smoke",
             Self::Switch { .. } => "switch",
+            Self::Recycle { .. } => "recycle",
+            Self::Finish { .. } => "finish",
             Self::RemoveSlot { .. } => "remove_slot",
         }
     }

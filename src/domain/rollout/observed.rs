@@ -49,6 +49,8 @@ pub struct ObservedApp {
     pub drift: Option<String>,
     /// Whether everybody sees `active` (endpoints and load balancers have caught up).
     pub settled: bool,
+    /// Something is in place that is only for the minutes around a switch.
+    pub handover: bool,
     /// All slots.
     pub slots: BTreeMap<Slot, ObservedSlot>,
 }
@@ -70,6 +72,9 @@ pub struct ObservedSlot {
     pub restarts: u32,
     /// What it answered.
     pub requests: Requests,
+    /// Copies of a slot that no longer serves which may hold connections from before the switch, where a switch moves new
+    /// ones only.
+    pub pinned: u32,
     /// Why not all copies are ready, in words.
     pub why: Option<String>,
 }

@@ -416,7 +416,7 @@ impl Progress {
                     *moment = Some(moment.unwrap_or(at));
                 }
             }
-            (Action::RemoveSlot { .. }, _) => {}
+            (Action::RemoveSlot { .. } | Action::Recycle { .. } | Action::Finish { .. }, _) => {}
             (action, effect) => {
                 // A target that answers something else than was asked has a mistake: nothing is concluded from it.
                 self.failure = Some(ActionFailure {

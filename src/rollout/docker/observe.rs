@@ -97,7 +97,7 @@ impl DockerTarget {
             (active.is_some() && known.is_none())
                 .then(|| format!("it is served by {active:?}, which is no slot of ours"))
         });
-        Ok(ObservedApp { active: known, drift, settled: true, slots })
+        Ok(ObservedApp { active: known, drift, settled: true, handover: false, slots })
     }
 
     async fn slot(
@@ -143,6 +143,7 @@ impl DockerTarget {
             unready_since: seen.unready_since,
             restarts: copies.iter().map(|c| c.restarts).sum(),
             requests,
+            pinned: 0,
             why,
         })
     }
@@ -167,6 +168,7 @@ impl DockerTarget {
             unready_since: seen.unready_since,
             restarts: instances.iter().map(|i| i.restarts).sum(),
             requests,
+            pinned: 0,
             why: None,
         }
     }

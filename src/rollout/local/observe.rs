@@ -60,7 +60,7 @@ impl LocalTarget {
             (active.is_some() && known.is_none())
                 .then(|| format!("it is served by {active:?}, which is no slot of ours"))
         });
-        ObservedApp { active: known, drift, settled: true, slots: slots.into_iter().collect() }
+        ObservedApp { active: known, drift, settled: true, handover: false, slots: slots.into_iter().collect() }
     }
 
     async fn slot(&self, service: &str, name: &str, status: &SlotStatus, web: bool) -> ObservedSlot {
@@ -103,6 +103,7 @@ impl LocalTarget {
             unready_since: seen.unready_since,
             restarts: status.instances.iter().map(|i| i.restarts).sum(),
             requests: requests(status.counters),
+            pinned: 0,
             why,
         }
     }

@@ -63,6 +63,8 @@ impl LocalTarget {
                 let switched = self.agent().switch(&service, epoch, from, to.as_str()).await.map_err(refused)?;
                 Ok(Effect::Switched { at: switched.at })
             }
+            // The agent chooses the slot for each request, and nothing is in place for a switch alone.
+            Action::Recycle { .. } | Action::Finish { .. } => Ok(Effect::Done),
             Action::RemoveSlot { app, slot } => {
                 self.forget_slot(&service_id(&desired.key, app), epoch, slot).await.map(|()| Effect::Done)
             }

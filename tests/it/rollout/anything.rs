@@ -34,6 +34,8 @@ fn a_crash_anywhere_changes_nothing() {
         (&plain, Fate { never_ready: true, ..Fate::default() }),
         (&plain, Fate { smoke_fails: true, ..Fate::default() }),
         (&plain, Fate { dies_when_live: true, ..Fate::default() }),
+        (&plain, Fate { pins: true, ..Fate::default() }),
+        (&plain, Fate { pins: true, dies_when_live: true, ..Fate::default() }),
         (&irreversible, Fate { dies_when_live: true, ..Fate::default() }),
     ];
     let mut boundaries = 0;
@@ -104,9 +106,10 @@ proptest! {
         first in any::<bool>(),
         rollback in any::<bool>(),
         dies in any::<bool>(),
+        pins in any::<bool>(),
     ) {
         let mut d = Desired { approval, ..desired() };
-        let fate = Fate { dies_when_live: dies, ..Fate::default() };
+        let fate = Fate { dies_when_live: dies, pins, ..Fate::default() };
         let mut world = if first { World::empty(&d, fate) } else { World::with_previous(&d, fate) };
         if rollback && !first {
             // What is live is what shall be left; the release before is still warm.
@@ -160,7 +163,8 @@ proptest! {
                             moved = true;
                             let foreign = slot("9999999-99999999");
                             state.slots.entry(foreign.clone()).or_insert_with(|| super::model::SimSlot {
-                                running: true, ready: true, ready_since: start(), restarts: 0, requests: Default::default(),
+                                running: true, ready: true, ready_since: start(), restarts: 0, pinned: 0,
+                        requests: Default::default(),
                             });
                             state.active = Some(foreign);
                         }

@@ -56,6 +56,30 @@ fn the_straight_way() {
 }
 
 #[test]
+fn connections_from_before_the_switch_are_ended_after_the_drain() {
+    let d = desired();
+    let (worker, world) = run(&d, Fate { pins: true, ..Fate::default() });
+    insta::assert_snapshot!(told(&worker), @r#"
+    prepare warm verify switch converge watch done
+    live hold=false keep=3 Live.
+    "#);
+    let after: Vec<_> =
+        world.log.iter().filter(|l| l.starts_with("converge") || l.starts_with("watch")).cloned().collect();
+    insta::assert_snapshot!(after.join("\n"), @r#"
+    converge Recycle { app: AppName("backend"), slot: Slot("1111111-10e08a41") }
+    converge Recycle { app: AppName("backend"), slot: Slot("1111111-10e08a41") }
+    converge Recycle { app: AppName("frontend"), slot: Slot("1111111-1cf387c0") }
+    converge Recycle { app: AppName("frontend"), slot: Slot("1111111-1cf387c0") }
+    watch Finish { app: AppName("backend") }
+    watch Finish { app: AppName("frontend") }
+    "#);
+    // Taken back, nothing of the hand-over is left either.
+    let (worker, world) = run(&d, Fate { pins: true, dies_when_live: true, ..Fate::default() });
+    assert_eq!(worker.end.unwrap().outcome, switchover::domain::rollout::Ended::RolledBack);
+    assert!(world.apps.values().all(|a| !a.handover), "{:?}", world.log);
+}
+
+#[test]
 fn each_fate_has_its_end() {
     let d = desired();
     let fates = [

@@ -4,6 +4,7 @@ mod anything;
 mod docker;
 mod figures;
 mod killed;
+mod kubernetes;
 mod local;
 mod machine;
 mod model;

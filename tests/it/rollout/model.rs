@@ -79,12 +79,15 @@ pub struct SimSlot {
     pub ready_since: Timestamp,
     pub restarts: u32,
     pub requests: Requests,
+    /// Copies with connections from before the switch.
+    pub pinned: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SimApp {
     pub active: Option<Slot>,
     pub slots: BTreeMap<Slot, SimSlot>,
+    pub handover: bool,
 }
 
 /// How the new version behaves.
@@ -95,6 +98,8 @@ pub struct Fate {
     pub never_ready: bool,
     pub smoke_fails: bool,
     pub dies_when_live: bool,
+    /// A switch moves new connections only, and leaves something to be put back (target `kubernetes`).
+    pub pins: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -125,6 +130,7 @@ impl World {
                 ready_since: world.now,
                 restarts: 0,
                 requests: Requests { total: 1000, server_errors: 2, ..Requests::default() },
+                pinned: 0,
             };
             state.slots.insert(old(&a.name), slot);
         }
@@ -163,11 +169,15 @@ impl World {
             unready_since: (!(s.running && s.ready)).then_some(s.ready_since),
             restarts: s.restarts,
             requests: s.requests,
+            pinned: s.pinned,
             why: (!s.ready).then(|| "copy 1: GET /health answered 503".into()),
         };
         let apps = self.apps.iter().filter(|_| self.exists).map(|(name, a)| {
             let slots = a.slots.iter().map(|(n, s)| (n.clone(), one(s))).collect();
-            (name.clone(), ObservedApp { active: a.active.clone(), drift: None, settled: true, slots })
+            (
+                name.clone(),
+                ObservedApp { active: a.active.clone(), drift: None, settled: true, handover: a.handover, slots },
+            )
         });
         Observed { unreachable: None, fence, apps: apps.collect(), probes: BTreeMap::new() }
     }
@@ -243,11 +253,30 @@ impl World {
                 }
                 let state = self.apps.get_mut(name).unwrap();
                 state.active = Some(to.clone());
+                if fate.pins && want.kind == AppKind::Web {
+                    state.handover = true;
+                    if let Some(left) = from.as_ref().and_then(|f| state.slots.get_mut(f)) {
+                        left.pinned = 2;
+                    }
+                    state.slots.get_mut(to).unwrap().pinned = 0;
+                }
                 if forward && fate.dies_when_live {
                     let s = state.slots.get_mut(to).unwrap();
                     (s.ready, s.ready_since, s.restarts) = (false, now, 2);
                 }
                 Ok(Effect::Switched { at: now })
+            }
+            Action::Recycle { app: name, slot } => {
+                let state = self.apps.get_mut(name).unwrap();
+                assert_ne!(state.active.as_ref(), Some(slot), "recycles what serves");
+                let found = state.slots.get_mut(slot).expect("recycles a slot that is not there");
+                assert!(found.running && found.ready, "recycles a slot that lacks copies");
+                found.pinned = found.pinned.saturating_sub(1);
+                Ok(Effect::Done)
+            }
+            Action::Finish { app: name } => {
+                self.apps.get_mut(name).unwrap().handover = false;
+                Ok(Effect::Done)
             }
             Action::RemoveSlot { app: name, slot } => {
                 let state = self.apps.get_mut(name).unwrap();
@@ -260,7 +289,8 @@ impl World {
 
     fn put(&mut self, want: &DesiredApp) {
         let (now, ready) = (self.now, !self.fate.never_ready);
-        let fresh = SimSlot { running: true, ready, ready_since: now, restarts: 0, requests: Requests::default() };
+        let fresh =
+            SimSlot { running: true, ready, ready_since: now, restarts: 0, requests: Requests::default(), pinned: 0 };
         self.apps.get_mut(&want.name).unwrap().slots.entry(want.slot.clone()).or_insert(fresh).running = true;
     }
 }

@@ -97,7 +97,7 @@ fn variables() {
         .var("SWITCHOVER_PRIVATE_KEY", "-----BEGIN RSA PRIVATE KEY-----\nsecretsecret\n-----END RSA PRIVATE KEY-----")
         .var("SWITCHOVER_WEBHOOK_SECRET", " , ")
         .var("SWITCHOVER_SLACK_URL", "xoxb-token")
-        .var("SWITCHOVER_EXECUTOR", "kubernetes")
+        .var("SWITCHOVER_EXECUTOR", "nomad")
         .var("SWITCHOVER_DATABASE_URL", "postgres://u:pw@db/x")
         .var("SWITCHOVER_APPID", "1")
         .var("SWITCHOVER_NONSENSE", "1")
@@ -125,8 +125,8 @@ fn variables() {
         expected: a path
         see: `switchover schema settings`, docs/configure.md
 
-    SWITCHOVER_EXECUTOR: `kubernetes` is not available in this build
-        expected: local or docker
+    SWITCHOVER_EXECUTOR: `nomad` is not one of the words
+        expected: one of local, docker, kubernetes
         see: `switchover schema settings`, docs/configure.md
 
     SWITCHOVER_LISTEN: `:80` is not an address with a port
@@ -262,20 +262,16 @@ step_memory = '4GB'
     insta::assert_snapshot!(server.told(), @r##"
     31 settings are wrong:
 
-    targets.prod.kind: `kubernetes` is not available in this build
-        expected: local or docker
-        see: /etc/switchover/switchover.toml:7:8
-
     listen: `8080` is not an address with a port
         expected: an address and a port, such as 127.0.0.1:8080 or [::]:8080; did you mean `127.0.0.1:8080`?
         see: /etc/switchover/switchover.toml:1:10
 
     executer: `executer` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, registries, secrets, slack, limits; did you mean `executor`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, kubernetes, registries, secrets, slack, limits; did you mean `executor`?
         see: /etc/switchover/switchover.toml:2:1
 
     private_key: `private_key` is not a key of the file
-        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, registries, secrets, slack, limits; did you mean `private_key_file`?
+        expected: one of listen, public_url, data, database_url, github_url, github_web_url, app_id, private_key_file, webhook_secret_file, slack_url_file, executor, docker_host, docker_certs, start_agent, trusted_local, targets, kubernetes, registries, secrets, slack, limits; did you mean `private_key_file`?
         see: /etc/switchover/switchover.toml:3:1
 
     trusted_local[0]: `acme` is not a repository
@@ -290,12 +286,16 @@ step_memory = '4GB'
         expected: a repository as owner/name, or owner/* for all of an owner; did you mean `acme/shop`?
         see: /etc/switchover/switchover.toml:4:31
 
+    targets.prod: `prod` (a target) has no `repositories`
+        expected: `repositories`, a list in brackets, each item a repository as owner/name, or owner/* for all of an owner
+        see: /etc/switchover/switchover.toml:6:10
+
     targets.local: `local` (a target) has no `repositories`
         expected: `repositories`, a list in brackets, each item a repository as owner/name, or owner/* for all of an owner
         see: /etc/switchover/switchover.toml:9:10
 
     targets.local.kind: `locl` is not one of the words
-        expected: one of local, docker; did you mean `local`?
+        expected: one of local, docker, kubernetes; did you mean `local`?
         see: /etc/switchover/switchover.toml:10:8
 
     targets.local.listen."a b": the name `a b` is neither an app nor environment/app

@@ -43,7 +43,13 @@ impl<'a> Rules<'a> {
         if busy && self.now < drained_by {
             return wait(Some(drained_by), Some(OFTEN), "the last requests of the bad slot");
         }
-        self.remove_new().unwrap_or_else(|| go(Phase::RolledBack))
+        // Somebody may still be led to the bad slot: ending it now would lose what comes late.
+        let unsettled = self.webs().any(|v| v.previous().is_some() && !v.seen.is_some_and(|s| s.settled));
+        let settled_by = after(drained_by, self.d.start_timeout);
+        if unsettled && self.now < settled_by {
+            return wait(Some(settled_by), Some(OFTEN), "everybody to see the previous slot");
+        }
+        self.finish().or_else(|| self.remove_new()).unwrap_or_else(|| go(Phase::RolledBack))
     }
 
     /// The next slot of ours that is to be removed. Never one that serves, or that stood there before us.

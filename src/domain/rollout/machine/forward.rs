@@ -1,5 +1,7 @@
 //! The straight way, phase by phase.
 
+use jiff::Timestamp;
+
 use super::{CRASH_LIMIT, GIVE_UP, OFTEN, REWARM_LIMIT, Rules, SELDOM, SOON, Step, View, go, turn, wait};
 use crate::domain::rollout::{
     Action, Phase,
@@ -208,7 +210,10 @@ impl Rules<'_> {
             return wait(Some(drained_by), Some(OFTEN), "the last requests of the old slot");
         }
         if self.d.kind == Kind::Release {
-            return go(Phase::Watch);
+            return self.recycle(drained_by).unwrap_or_else(|| go(Phase::Watch));
+        }
+        if let Some(step) = self.finish() {
+            return step;
         }
         // The version that was left in haste goes at once; its release can still be released again.
         let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
@@ -223,6 +228,30 @@ impl Rules<'_> {
         Step::Go { phase: Phase::Done, reason: None, outcome: Some(Ended::Live) }
     }
 
+    /// Connections that the switch left on the old slots are ended once the longest request that must not be cut is over.
+    fn recycle(&self, drained_by: Timestamp) -> Option<Step> {
+        let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
+        let v = self.webs().find(|v| !given_up && v.old_slot().is_some_and(|s| s.pinned > 0))?;
+        let old = v.old_slot()?;
+        if self.now < drained_by {
+            return Some(wait(Some(drained_by), Some(OFTEN), "requests on connections from before the switch"));
+        }
+        if old.full() {
+            let slot = v.previous()?.clone();
+            return Some(Step::Act(Action::Recycle { app: v.want.name.clone(), slot }));
+        }
+        // A copy that does not come back must not hold up the watch for ever.
+        let end = after(drained_by, self.d.start_timeout.saturating_mul(old.wanted.max(1)));
+        (self.now < end).then(|| wait(Some(end), Some(OFTEN), "the old slot's copies to be ready again"))
+    }
+
+    /// Puts back what was only for the switch.
+    pub(super) fn finish(&self) -> Option<Step> {
+        let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
+        let app = self.changed().find(|v| v.seen.is_some_and(|s| s.handover) && !given_up)?;
+        Some(Step::Act(Action::Finish { app: app.want.name.clone() }))
+    }
+
     pub(super) fn watch(&self) -> Step {
         if let Some(step) = self.back_by_wish().or_else(|| self.take_back()) {
             return step;
@@ -230,6 +259,9 @@ impl Rules<'_> {
         let end = after(self.p.since, self.d.watch_for);
         if self.now < end {
             return wait(Some(end), Some(OFTEN), "the end of the watch");
+        }
+        if let Some(step) = self.finish() {
+            return step;
         }
         match self.verdict() {
             Some(bad) => turn(Phase::Done, Ended::Unhealthy, bad),

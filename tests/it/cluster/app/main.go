@@ -3,6 +3,7 @@
 //	PORT           where it listens (8080)
 //	RELEASE        what it answers
 //	ON_TERM        graceful: it stops listening at once, lets requests that run end, and goes (the default)
+//	               polite: as graceful, after it went on for two seconds with answers that end their connections
 //	               late: as graceful, after it went on as before for LATE milliseconds (2000)
 //	               abrupt: it goes at once, whatever runs
 //	               ignore: it does not hear it
@@ -31,6 +32,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -80,6 +82,10 @@ func main() {
 		case "abrupt":
 			log.Print("TERM: gone")
 			os.Exit(143)
+		case "polite":
+			// Whoever speaks to it still is told to come back on another connection.
+			leaving.Store(true)
+			time.Sleep(2 * time.Second)
 		case "late":
 			ms, is := number(os.Getenv("LATE"))
 			if !is {
@@ -97,6 +103,9 @@ func main() {
 
 // Connections that are no HTTP any more: the server does not count them.
 var upgraded sync.WaitGroup
+
+// It heard TERM, and says so to whom it answers.
+var leaving atomic.Bool
 
 var eaten [][]byte
 
@@ -118,6 +127,9 @@ func number(text string) (int, bool) {
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 func serve(to http.ResponseWriter, from *http.Request) {
+	if leaving.Load() {
+		to.Header().Set("Connection", "close")
+	}
 	answer, status := release, 200
 	if os.Getenv("BAD") != "" && from.URL.Path != "/health" {
 		status = 500

@@ -1,0 +1,204 @@
+//! Each app its unit: the strongest ties first, ties that are equal are told.
+
+use super::{
+    AppFacts, Facts, Tied, Unit,
+    score::{LEAST, image_points, score, third_party},
+    scripts::Hints,
+};
+use crate::{
+    domain::config::{FILE_NAME, mistake::shown},
+    manifests::look::full_name,
+};
+
+/// For each app its unit, as an index.
+pub(super) type Assigned = Vec<Option<usize>>;
+
+pub(super) fn assign(facts: &Facts<'_>, units: &[Unit<'_>], hints: &Hints, tied: &mut Tied) -> Assigned {
+    let mut table: Vec<(u32, usize, usize)> = Vec::new();
+    for (a, app) in facts.apps.iter().enumerate() {
+        for (u, unit) in units.iter().enumerate() {
+            let points = score(app, unit, hints);
+            if points >= LEAST {
+                table.push((points, a, u));
+            }
+        }
+    }
+    table.sort_by(|x, y| y.0.cmp(&x.0).then(x.1.cmp(&y.1)).then(x.2.cmp(&y.2)));
+    let mut assigned: Assigned = vec![None; facts.apps.len()];
+    let mut settled = vec![false; facts.apps.len()];
+    let mut taken = vec![false; units.len()];
+    for (points, a, u) in &table {
+        if settled[*a] || taken[*u] {
+            continue;
+        }
+        let rivals: Vec<usize> = table
+            .iter()
+            .filter(|(p, app, unit)| p == points && app == a && unit != u && !taken[*unit])
+            .map(|(_, _, unit)| *unit)
+            .collect();
+        let others: Vec<usize> = table
+            .iter()
+            .filter(|(p, app, unit)| p == points && unit == u && app != a && !settled[*app])
+            .map(|(_, app, _)| *app)
+            .collect();
+        if !rivals.is_empty() {
+            settled[*a] = true;
+            let all: Vec<usize> = std::iter::once(*u).chain(rivals).collect();
+            tied.unclear.push(which(&facts.apps[*a], all.iter().map(|u| &units[*u])));
+            for unit in all {
+                taken[unit] = true;
+            }
+            continue;
+        }
+        taken[*u] = true;
+        settled[*a] = true;
+        if others.is_empty() {
+            assigned[*a] = Some(*u);
+            continue;
+        }
+        let apps: Vec<String> =
+            std::iter::once(*a).chain(others.iter().copied()).map(|a| shown(facts.apps[a].name.as_str())).collect();
+        for other in others {
+            settled[other] = true;
+        }
+        tied.unclear.push(format!(
+            "{} may run each of the apps {}: name one of them as it is, under `apps` in {FILE_NAME}: `{}:`.",
+            units[*u].words(),
+            apps.join(", "),
+            units[*u].first.name()
+        ));
+    }
+    the_only_ones(facts, units, &mut assigned, &mut settled, &mut taken, tied);
+    open(facts, units, &settled, &mut taken, tied);
+    leftovers(facts, units, &taken, tied);
+    assigned
+}
+
+/// One app without a workload and one workload without an app belong together, if nothing speaks against it.
+fn the_only_ones(
+    facts: &Facts<'_>,
+    units: &[Unit<'_>],
+    assigned: &mut Assigned,
+    settled: &mut [bool],
+    taken: &mut [bool],
+    tied: &mut Tied,
+) {
+    let apps: Vec<usize> = (0..facts.apps.len()).filter(|a| !settled[*a]).collect();
+    let free: Vec<usize> = (0..units.len()).filter(|u| !taken[*u] && may_be_own(facts, &units[*u])).collect();
+    let ([a], [u]) = (apps.as_slice(), free.as_slice()) else { return };
+    let (app, unit) = (&facts.apps[*a], &units[*u]);
+    // Whose image is written out and is another one than the app's is not taken for it in silence.
+    let image = unit.images().first().copied().unwrap_or_default().to_owned();
+    let strange = !app.images.is_empty() && !crate::manifests::read::placeholder(&image) && image.contains('/');
+    if strange && facts.apps.len() > 1 {
+        return;
+    }
+    assigned[*a] = Some(*u);
+    settled[*a] = true;
+    taken[*u] = true;
+    tied.notes.push(format!(
+        "{}: runs {}, being the only one left (its image is written as {})",
+        unit.words(),
+        app.name,
+        shown(&image)
+    ));
+}
+
+/// Whether a unit may run an app of this repository.
+fn may_be_own(facts: &Facts<'_>, unit: &Unit<'_>) -> bool {
+    let images = unit.images();
+    let strange = images
+        .iter()
+        .any(|image| third_party(image).is_some() && !facts.apps.iter().any(|a| image_points(a, image) > 0));
+    !strange && !images.is_empty()
+}
+
+/// Apps that nothing was found for, beside workloads that nobody runs.
+fn open(facts: &Facts<'_>, units: &[Unit<'_>], settled: &[bool], taken: &mut [bool], tied: &mut Tied) {
+    let free: Vec<usize> = (0..units.len()).filter(|u| !taken[*u] && may_be_own(facts, &units[*u])).collect();
+    for (a, app) in facts.apps.iter().enumerate().filter(|(a, _)| !settled[*a]) {
+        // One that runs another app's image: its own workload would have been known by its name.
+        if free.is_empty() {
+            tied.notes
+                .push(format!("{}: no manifest runs it: a plain Deployment and Service are made for it", app.name));
+            continue;
+        }
+        let _ = a;
+        tied.unclear.push(which(app, free.iter().map(|u| &units[*u])));
+    }
+    if (0..facts.apps.len()).any(|a| !settled[a]) {
+        for unit in free {
+            taken[unit] = true;
+        }
+    }
+}
+
+/// The question, and the line that answers it.
+fn which<'u, 'o: 'u>(app: &AppFacts, units: impl Iterator<Item = &'u Unit<'o>>) -> String {
+    let units: Vec<&Unit<'_>> = units.collect();
+    let words: Vec<String> = units.iter().take(4).map(|u| u.words()).collect();
+    let image =
+        units.iter().flat_map(|u| u.images()).find(|i| !i.is_empty() && !crate::manifests::read::placeholder(i));
+    let same = app.image_of.is_some() || units.iter().all(|u| u.images() == units[0].images());
+    let line = match image {
+        // The same image in all of them: only names can tell them apart.
+        Some(image) if !same => {
+            format!("`image: {}` with the name of the right one's image, under `apps.{}`", full(image), app.name)
+        }
+        _ => format!(
+            "the app's name as the right one is called: `{}:` in place of `{}:`, under `apps`",
+            units[0].first.name(),
+            app.name
+        ),
+    };
+    format!(
+        "{}: it is not clear what runs it: {}. Write {line} in {FILE_NAME}.",
+        app.name,
+        if words.len() == 1 { format!("perhaps {}", words[0]) } else { words.join(", or ") }
+    )
+}
+
+fn full(image: &str) -> String {
+    full_name(image)
+}
+
+/// Workloads that no app was found for.
+fn leftovers(facts: &Facts<'_>, units: &[Unit<'_>], taken: &[bool], tied: &mut Tied) {
+    for (_, unit) in units.iter().enumerate().filter(|(u, _)| !taken[*u]) {
+        let of = facts.apps.iter().find(|app| unit.images().iter().any(|image| image_points(app, image) > 0));
+        if let Some(app) = of {
+            tied.warnings.push(format!(
+                "{} runs the image of {} too, and no app is named so: it is left as it is, with its old image. To release \
+                 it with the others, write `{}: {{image_of: {}}}` under `apps` in {FILE_NAME}, with `kind: worker` if it \
+                 answers no requests.",
+                unit.words(),
+                app.name,
+                unit.first.name(),
+                app.name
+            ));
+        }
+    }
+}
+
+/// Whether a workload that no app was found for is applied beside them: databases and the like are, other repositories'
+/// apps are not.
+pub(super) fn beside(facts: &Facts<'_>, unit: &Unit<'_>) -> bool {
+    let images = unit.images();
+    if images.is_empty() || images.iter().any(|i| facts.apps.iter().any(|a| image_points(a, i) > 0)) {
+        return false;
+    }
+    if images.iter().any(|image| third_party(image).is_some()) {
+        return true;
+    }
+    // Somebody else's image, from a registry's folder that none of the apps' images is in.
+    let owner = |image: &str| full_name(image).rsplit_once('/').map(|(owner, _)| owner.to_owned());
+    let own: Vec<Option<String>> = facts.apps.iter().flat_map(|a| &a.images).map(|i| owner(i)).collect();
+    images.iter().all(|image| {
+        let plain = !crate::manifests::read::placeholder(image);
+        plain
+            && full_name(image) != "docker.io/library/"
+            && !own.is_empty()
+            && !own.contains(&owner(image))
+            && image.contains('/')
+    })
+}

@@ -1,0 +1,256 @@
+//! The first time: an app that ran before us. Nothing that serves is touched until its successor serves the same version.
+//!
+//! * A hand-written pair is taken as it is; its Service gets our marks.
+//! * One plain Deployment: a copy of the LIVE one becomes the first slot; when it is ready, the Service is narrowed to it,
+//!   and then the plain one is stopped. Pods of a new release must never match the old, wider selector.
+//! * A worker: its Deployment counts as the first slot, and is stopped when the next one starts.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    KubernetesTarget, failed,
+    look::{
+        Active, Door, annotation, is_ending, is_ready, name, object_label, pair_label, replicas, selects, text, texts,
+    },
+    names,
+    perform::pointer_to,
+    put,
+};
+use crate::{
+    clock,
+    cluster::{Fault, Kind, OWNER, Object},
+    domain::{
+        ids::{Epoch, Slot},
+        rollout::{Desired, DesiredApp},
+    },
+    failpoint, manifests,
+    manifests::SLOT,
+    rollout::TargetError,
+};
+
+/// After the Service was narrowed, every node's proxy has so long to follow until the plain one is stopped.
+const FOLLOW: Duration = Duration::from_secs(10);
+
+impl KubernetesTarget {
+    /// Takes what stands there into our care, once; does nothing for what is ours already.
+    pub(super) async fn adopt(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        door: Door,
+        stop: &CancellationToken,
+    ) -> Result<Door, TargetError> {
+        if !door.web {
+            return self.adopt_worker(desired, app, door).await;
+        }
+        let manifests = put::manifests_of(app)?;
+        let unmarked = door.claimed_for().is_none();
+        if let Some(pair) = pair_label(Some(manifests), Some(&door)) {
+            let found = self.slots(&desired.key, &app.name, Some(&door), Some(manifests));
+            return match Self::active(&door, &found, Some(manifests)) {
+                Active::Drift(words) => Err(failed(words)),
+                active => {
+                    if let Active::Slot(slot) = active
+                        && let Some(live) = found.iter().find(|f| f.slot == slot)
+                    {
+                        let deployment = name(&live.deployment);
+                        self.record_what_stands(&desired.key, app, &slot, deployment, Some(&door)).await?;
+                    }
+                    if unmarked { self.mark(desired, epoch, app, &door, Some(&pair), None).await } else { Ok(door) }
+                }
+            };
+        }
+        let selector = door.selector();
+        if selector.contains_key(SLOT) {
+            return if unmarked { self.mark(desired, epoch, app, &door, None, None).await } else { Ok(door) };
+        }
+        if !unmarked {
+            // Claimed and widened by somebody: the machine sees the drift.
+            return Ok(door);
+        }
+        let plain: Vec<Object> = self
+            .watched()
+            .all(Kind::Deployment)
+            .into_iter()
+            .filter(|d| object_label(d, OWNER).is_none())
+            .filter(|d| selects(&selector, &texts(d, "/spec/template/metadata/labels")) && replicas(d) > 0)
+            .collect();
+        match plain.as_slice() {
+            [] => self.point_at_nothing(desired, epoch, app, &door).await,
+            [live] => self.take_over(desired, epoch, app, &door, live, stop).await,
+            several => Err(failed(format!(
+                "the Service {} leads to several Deployments ({}), and they are no pair that differs in one label: let it \
+                 select one of them, or say with `manifests:` which is meant",
+                door.name(),
+                several.iter().map(|d| name(d)).collect::<Vec<_>>().join(", "),
+            ))),
+        }
+    }
+
+    /// Writes our marks on a Service, and another selector if that is wanted.
+    async fn mark(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        door: &Door,
+        pair: Option<&str>,
+        selector: Option<&Value>,
+    ) -> Result<Door, TargetError> {
+        let object = &door.object;
+        let mut steps = vec![
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": text(object, "/metadata/resourceVersion")}),
+        ];
+        if object.pointer("/metadata/annotations").is_none() {
+            steps.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+        }
+        let mut marks = vec![
+            (names::OF, desired.key.to_string()),
+            (names::APP_OF, app.name.to_string()),
+            (manifests::EPOCH, epoch.to_string()),
+        ];
+        marks.extend(pair.map(|p| (names::PAIR, p.to_owned())));
+        if let Some(selector) = selector {
+            steps.push(json!({"op": "replace", "path": "/spec/selector", "value": selector}));
+            marks.push((names::SWITCHED, clock::now().to_string()));
+        }
+        for (key, value) in marks {
+            steps.push(json!({"op": "add", "path": pointer_to("/metadata/annotations", key), "value": value}));
+        }
+        match self.cluster().patch("v1", "Service", door.name(), &Value::Array(steps)).await {
+            Ok(made) => {
+                self.watched().remember(Kind::Service, made.clone());
+                Ok(Door { object: Object::new(made), web: true })
+            }
+            Err(Fault::Conflict(why)) => {
+                Err(TargetError::Unreachable(format!("{} changed meanwhile: {why}", door.name())))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// A Service that leads to nothing that runs: closed, so that nothing of a new slot answers before its switch.
+    async fn point_at_nothing(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        door: &Door,
+    ) -> Result<Door, TargetError> {
+        if !self.endpoints(door.name()).is_empty() {
+            return Err(failed(format!(
+                "the Service {} leads to pods that no Deployment made (a StatefulSet, a DaemonSet, a bare Pod?): that can't \
+                 be released blue/green",
+                door.name()
+            )));
+        }
+        let mut selector = door.selector();
+        selector.insert(SLOT.to_owned(), names::NONE.to_owned());
+        self.mark(desired, epoch, app, door, None, Some(&json!(selector))).await
+    }
+
+    /// A copy of the live Deployment becomes the first slot.
+    async fn take_over(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        door: &Door,
+        live: &Object,
+        stop: &CancellationToken,
+    ) -> Result<Door, TargetError> {
+        let slot = first_slot(live)?;
+        let labels = names::labels(self.cluster(), &desired.key, &app.name, names::SLOT_KIND);
+        let mut copy = manifests::adopt(live, &slot, &labels).map_err(failed)?;
+        let ready = self
+            .watched()
+            .all(Kind::Pod)
+            .iter()
+            .filter(|p| {
+                is_ready(p) && selects(&texts(live, "/spec/selector/matchLabels"), &texts(p, "/metadata/labels"))
+            })
+            .count();
+        let copies = replicas(live).max(u32::try_from(ready).unwrap_or(1)).max(1);
+        copy["spec"]["replicas"] = json!(copies);
+        tracing::info!(service = door.name(), deployment = name(live), %slot, "the live Deployment becomes the first slot");
+        self.record_what_stands(&desired.key, app, &slot, name(&copy), Some(door)).await?;
+        let made = self.cluster().apply(&copy).await?;
+        self.watched().remember(Kind::Deployment, made);
+        failpoint::hit("kubernetes.adopt.after_copy");
+        // Its pods match the wide selector and serve as soon as they are ready: the same version, so nobody notices.
+        let deadline = tokio::time::Instant::now() + desired.start_timeout;
+        let mut changes = self.watched().changes();
+        loop {
+            let found = self.slots(&desired.key, &app.name, Some(door), None);
+            let Some(first) = found.iter().find(|f| f.slot == slot) else {
+                return Err(failed(format!("the first slot {slot} of {} is gone", app.name)));
+            };
+            let (pods, _) = self.pods(first);
+            let reached = self.endpoints(door.name());
+            let up = pods.iter().filter(|p| is_ready(p) && reached.contains(text(p, "/metadata/uid"))).count();
+            if up >= copies as usize {
+                break;
+            }
+            let why = || {
+                format!(
+                    "a copy of the live Deployment {} does not get ready as the first slot ({up} of {copies}): is there room for \
+                 twice the size? Nothing that serves was touched",
+                    name(live)
+                )
+            };
+            tokio::select! {
+                () = stop.cancelled() => return Err(TargetError::Stopped),
+                () = tokio::time::sleep_until(deadline) => return Err(failed(why())),
+                _ = changes.changed() => {}
+            }
+        }
+        let mut selector = door.selector();
+        selector.insert(SLOT.to_owned(), manifests::label(slot.as_str()));
+        let door = self.door_now(door).await?;
+        let door = self.mark(desired, epoch, app, &door, None, Some(&json!(selector))).await?;
+        failpoint::hit("kubernetes.adopt.after_narrow");
+        if let Some(record) = self.read_record(&desired.key, &app.name, &slot).await?
+            && let Some(scaler) = &record.autoscaler
+        {
+            self.cluster().apply(scaler).await?;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(FOLLOW) => {}
+        }
+        self.scale(name(live), 0).await?;
+        Ok(door)
+    }
+
+    /// A worker's Deployment from before us counts as a slot.
+    async fn adopt_worker(&self, desired: &Desired, app: &DesiredApp, door: Door) -> Result<Door, TargetError> {
+        if text(&door.object, "/data/slot") != names::NONE || annotation(&door.object, names::PLAIN).is_some() {
+            return Ok(door);
+        }
+        let authors = put::manifests_of(app)?.workloads().next().map(|w| name(w).to_owned()).unwrap_or_default();
+        let plain = self.watched().get(Kind::Deployment, &authors);
+        let Some(plain) = plain.filter(|d| object_label(d, OWNER).is_none() && replicas(d) > 0 && !is_ending(d)) else {
+            return Ok(door);
+        };
+        let slot = first_slot(&plain)?;
+        self.record_what_stands(&desired.key, app, &slot, &authors, None).await?;
+        let fields = json!({
+            "metadata": {"annotations": {names::PLAIN: format!("{authors} {slot}")}},
+            "data": {"slot": slot.as_str()},
+        });
+        let made = self.cluster().merge("v1", "ConfigMap", door.name(), &fields).await?;
+        self.watched().remember(Kind::Pointer, made.clone());
+        Ok(Door { object: Object::new(made), web: false })
+    }
+}
+
+/// The name of a slot that ran before us: of its pod template, so that a second try finds the first one's.
+fn first_slot(live: &Value) -> Result<Slot, TargetError> {
+    let template = live.pointer("/spec/template").map(Value::to_string).unwrap_or_default();
+    let print = crate::domain::ids::Digest::of(template.as_bytes());
+    Slot::new(format!("live-{}", &print.short()[..8])).map_err(|e| failed(e.to_string()))
+}

@@ -1,0 +1,252 @@
+//! Commands of a release: `pre_deploy` as a Job in the new image, once; the smoke test from the server's side, or as a Job.
+
+use std::{fs, io::Write as _, time::Duration};
+
+use futures_util::{AsyncBufReadExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::LogParams};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    KubernetesTarget, failed,
+    look::{door_of_preview, name, number, text},
+    names, put,
+};
+use crate::{
+    clock,
+    cluster::{Fault, KIND, Kind},
+    domain::{
+        ids::{AppName, Epoch},
+        rollout::{CommandReport, CommandSpec, Desired, DesiredApp, Effect},
+    },
+    failpoint,
+    manifests::{self, SlotOrder, object_name},
+    rollout::{
+        TargetError,
+        local::{CommandResult, LocalTarget, ShellCommand},
+    },
+};
+
+/// Lines of a command's output that stand in the check.
+const TAIL: usize = 30;
+/// Output that is kept, in bytes.
+const OUTPUT_LIMIT: i64 = 50 * 1024 * 1024;
+/// A Job's pod may take so long to be made and scheduled, beyond the command's own time limit.
+const SLACK: Duration = Duration::from_secs(120);
+/// Between two looks at a Job, where no watch tells of it.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl KubernetesTarget {
+    /// Runs the app's `pre_deploy`. The Job's name follows from the rollout, so a later worker waits for it, or reads its
+    /// end, and never runs it again.
+    pub(super) async fn pre_deploy(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+    ) -> Result<Effect, TargetError> {
+        let Some(spec) = &app.spec.pre_deploy else { return Err(failed(format!("{} has no pre_deploy", app.name))) };
+        let (order, rendered) = self.rendered(desired, epoch, app)?;
+        self.put_needs(desired, app, &rendered).await?;
+        let job = self.job(desired, app, &order, "pre", &spec.command)?;
+        // Cutting a migration in half is worse than waiting for it: nothing but its time limit ends it.
+        self.run_job(desired, &app.name, "pre_deploy", &job, spec.command.timeout, &CancellationToken::new()).await
+    }
+
+    fn job(
+        &self,
+        desired: &Desired,
+        app: &DesiredApp,
+        order: &SlotOrder,
+        what: &str,
+        command: &CommandSpec,
+    ) -> Result<Value, TargetError> {
+        let mut order = order.clone();
+        order.labels.insert(KIND.to_owned(), names::COMMAND.to_owned());
+        let mut job = manifests::pre_deploy_job(put::manifests_of(app)?, &order, &command.run, command.timeout)
+            .map_err(failed)?;
+        job["metadata"]["name"] = json!(object_name(&format!("{}-{what}-{}", app.name, desired.rollout), 57));
+        // Its end is recorded within seconds; whoever wants to look at its pod has an hour.
+        job["spec"]["ttlSecondsAfterFinished"] = json!(3600);
+        Ok(job)
+    }
+
+    async fn run_job(
+        &self,
+        desired: &Desired,
+        app: &AppName,
+        what: &str,
+        job: &Value,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<Effect, TargetError> {
+        match self.cluster().create(job).await {
+            Ok(_) | Err(Fault::Conflict(_)) => {}
+            Err(Fault::Refused(why)) => {
+                let now = clock::now();
+                let words = format!("it could not be started: {why}");
+                return Ok(Effect::Ran(self.report(CommandResult { ok: false, words, tail: Vec::new() }, now, now)));
+            }
+            Err(other) => return Err(other.into()),
+        }
+        failpoint::hit("kubernetes.command.after_create");
+        let deadline = tokio::time::Instant::now() + limit + SLACK;
+        let mut trouble = None;
+        let found = loop {
+            let found = self.cluster().read("batch/v1", "Job", name(job)).await?;
+            let found = found.ok_or_else(|| failed(format!("the Job {} is gone", name(job))))?;
+            if ended(&found).is_some() {
+                break found;
+            }
+            trouble = self.why_job(name(job)).or(trouble);
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.cluster().delete("batch/v1", "Job", name(job), None).await?;
+                    return Err(TargetError::Stopped);
+                }
+                () = tokio::time::sleep_until(deadline) => {
+                    self.cluster().delete("batch/v1", "Job", name(job), None).await?;
+                    let why = trouble.unwrap_or_else(|| "its pod did not come to an end".to_owned());
+                    let now = clock::now();
+                    let result = CommandResult { ok: false, words: format!("given up: {why}"), tail: Vec::new() };
+                    return Ok(Effect::Ran(self.report(result, now, now)));
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        };
+        let log = LocalTarget::command_log(&self.config.data, desired.rollout, app, what);
+        let (code, tail) = self.output(name(job), &log).await;
+        let ok = ended(&found) == Some(true);
+        let late = conditions(&found).any(|c| text(c, "/reason") == "DeadlineExceeded");
+        let words = match code {
+            _ if late => format!("killed at its time limit of {} s", limit.as_secs()),
+            Some((137, "OOMKilled")) => "it ran out of memory".to_owned(),
+            Some((code, _)) => format!("exit code {code}"),
+            None if ok => "exit code 0".to_owned(),
+            None => trouble.unwrap_or_else(|| "its pod was lost".to_owned()),
+        };
+        let time = |pointer: &str| text(&found, pointer).parse::<Timestamp>().ok();
+        let started = time("/status/startTime").unwrap_or_else(clock::now);
+        let end = time("/status/completionTime").unwrap_or_else(clock::now);
+        Ok(Effect::Ran(self.report(CommandResult { ok, words, tail }, started, end)))
+    }
+
+    /// Why a Job's pod does not start, as far as the pod itself tells.
+    fn why_job(&self, job: &str) -> Option<String> {
+        let pods = self.watched().all(Kind::Pod);
+        let pod = pods.iter().find(|p| super::look::object_label(p, "job-name") == Some(job))?;
+        manifests::why(pod, &[], None).map(|w| self.mask(&w))
+    }
+
+    /// The output of a Job's pod into its log, `MS\tTEXT` a line; its exit code with the reason, and its last lines.
+    async fn output(&self, job: &str, path: &std::path::Path) -> (Option<(u32, &'static str)>, Vec<String>) {
+        let pods = self.watched().all(Kind::Pod);
+        let Some(pod) = pods.iter().find(|p| super::look::object_label(p, "job-name") == Some(job)) else {
+            return (None, Vec::new());
+        };
+        let terminated = pod.pointer("/status/containerStatuses/0/state/terminated");
+        let code = terminated.and_then(|t| {
+            let reason = if text(t, "/reason") == "OOMKilled" { "OOMKilled" } else { "" };
+            Some((number(t, "/exitCode")?, reason))
+        });
+        let started =
+            terminated.and_then(|t| text(t, "/startedAt").parse::<Timestamp>().ok()).unwrap_or_else(clock::now);
+        let api: Api<Pod> = Api::namespaced(self.cluster().client().clone(), self.cluster().namespace());
+        let params = LogParams { timestamps: true, limit_bytes: Some(OUTPUT_LIMIT), ..LogParams::default() };
+        let mut tail = std::collections::VecDeque::new();
+        let kept = async {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut file = std::io::BufWriter::new(fs::File::create(path)?);
+            let stream = api.log_stream(name(pod), &params).await.map_err(std::io::Error::other)?;
+            let mut lines = stream.lines();
+            while let Some(line) = lines.try_next().await? {
+                let (at, rest) = line.split_once(' ').unwrap_or(("", &line));
+                let ms = at.parse::<Timestamp>().map_or(0, |at| at.as_millisecond() - started.as_millisecond()).max(0);
+                let rest = self.mask(rest);
+                writeln!(file, "{ms}\t{rest}")?;
+                tail.push_back(rest.chars().take(500).collect::<String>());
+                if tail.len() > TAIL {
+                    tail.pop_front();
+                }
+            }
+            file.flush()
+        };
+        if let Err(e) = kept.await {
+            tracing::warn!(job, error = %e, "a command's output can't be kept whole");
+        }
+        (code, tail.into())
+    }
+
+    pub(super) async fn smoke(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        stop: &CancellationToken,
+    ) -> Result<Effect, TargetError> {
+        let Some(spec) = &app.spec.smoke else { return Err(failed(format!("{} has no smoke test", app.name))) };
+        let service = Self::service_name(app).ok_or_else(|| failed(format!("{} has no Service", app.name)))?;
+        let preview = names::preview(&service);
+        let door = self.watched().get(Kind::Service, &preview);
+        let address = door.as_ref().and_then(door_of_preview);
+        let address = address.ok_or_else(|| failed(format!("{}: no copy to test", app.name)))?;
+        let Some(runner) = &self.config.runner else {
+            let mut order = self.order(desired, epoch, app, Some(1))?;
+            order.env.insert("URL".to_owned(), format!("http://{preview}:{}", address.port()));
+            order.env.insert("PORT".to_owned(), address.port().to_string());
+            let job = self.job(desired, app, &order, "smoke", spec)?;
+            // One that a worker before left behind tells of the slot as it was then.
+            self.cluster().delete("batch/v1", "Job", name(&job), None).await?;
+            let ran = self.run_job(desired, &app.name, "smoke", &job, spec.timeout, stop).await;
+            self.cluster().delete("batch/v1", "Job", name(&job), None).await?;
+            return ran;
+        };
+        let mut env = app.spec.env.clone();
+        for secret in &app.spec.secrets {
+            let value = self.config.secrets.get(secret).ok_or_else(|| self.not_granted(desired, secret))?;
+            env.insert(secret.clone(), secrecy::ExposeSecret::expose_secret(value).to_owned());
+        }
+        env.insert("URL".to_owned(), format!("http://{address}"));
+        env.insert("PORT".to_owned(), address.port().to_string());
+        let log = LocalTarget::command_log(&self.config.data, desired.rollout, &app.name, "smoke");
+        let cwd = log.with_extension("d");
+        fs::create_dir_all(&cwd).map_err(|e| failed(format!("{}: {e}", cwd.display())))?;
+        let command = ShellCommand { run: spec.run.clone(), cwd: cwd.clone(), env, timeout: spec.timeout, log };
+        let started = clock::now();
+        let result = runner.run(command, stop).await;
+        if let Err(e) = fs::remove_dir_all(&cwd) {
+            tracing::warn!(folder = %cwd.display(), error = %e, "a smoke test's folder can't be removed");
+        }
+        if stop.is_cancelled() && !result.ok {
+            return Err(TargetError::Stopped);
+        }
+        Ok(Effect::Ran(self.report(result, started, clock::now())))
+    }
+
+    fn report(&self, result: CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
+        CommandReport {
+            ok: result.ok,
+            words: self.mask(&result.words),
+            tail: result.tail.iter().map(|l| self.mask(l)).collect(),
+            started,
+            ended,
+        }
+    }
+}
+
+fn conditions(job: &Value) -> impl Iterator<Item = &Value> {
+    job.pointer("/status/conditions").and_then(Value::as_array).into_iter().flatten()
+}
+
+/// Whether a Job ended, and well.
+fn ended(job: &Value) -> Option<bool> {
+    let is = |kind: &str| conditions(job).any(|c| text(c, "/type") == kind && text(c, "/status") == "True");
+    if is("Complete") {
+        return Some(true);
+    }
+    is("Failed").then_some(false)
+}

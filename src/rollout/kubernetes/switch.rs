@@ -1,0 +1,271 @@
+//! The flip: one patch of one Service, and what goes with it before and after.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    KubernetesTarget, failed,
+    look::{self, Active, Door, annotation, name, object_label, text},
+    names,
+    perform::{merge_into, pointer_to, stale},
+    put,
+    record::Record,
+};
+use crate::{
+    clock,
+    cluster::{Fault, KIND, Kind, Named, OWNER},
+    domain::{
+        ids::{Epoch, Slot},
+        rollout::{Desired, DesiredApp, Effect, EnvironmentKey, Kind as Way},
+    },
+    failpoint,
+    manifests::{self, EPOCH},
+    rollout::TargetError,
+};
+
+impl KubernetesTarget {
+    pub(super) async fn switch(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        from: Option<&Slot>,
+        to: &Slot,
+    ) -> Result<Effect, TargetError> {
+        let manifests = put::manifests_of(app)?;
+        let door = self.door(&desired.key, app).ok_or_else(|| failed(format!("{}: its Service is gone", app.name)))?;
+        let door = self.door_now(&door).await?;
+        if let Some(known) = door.epoch().filter(|known| *known > epoch) {
+            return Err(stale(&door, known));
+        }
+        let found = self.slots(&desired.key, &app.name, Some(&door), Some(manifests));
+        let active = Self::active(&door, &found, Some(manifests));
+        let there = active == Active::Slot(to.clone());
+        let expected = from.map_or(Active::Nothing, |slot| Active::Slot(slot.clone()));
+        if !there && active != expected {
+            return Err(failed(match active {
+                Active::Drift(words) => words,
+                Active::Slot(slot) => {
+                    format!("{} is served by slot {slot} and not by {from:?}: somebody else moved it", app.name)
+                }
+                Active::Nothing => {
+                    format!("{} is served by nothing and not by {from:?}: somebody else moved it", app.name)
+                }
+            }));
+        }
+        let target =
+            found.iter().find(|f| &f.slot == to).ok_or_else(|| failed(format!("{}: slot {to} is gone", app.name)))?;
+        let record = self.read_record(&desired.key, &app.name, to).await?;
+        // On the way back nothing comes before the flip.
+        let forward = to == &app.slot && desired.kind == Way::Release;
+        if let Some(record) = record.as_ref().filter(|_| forward && !there) {
+            self.apply_shared(&desired.key, app, record, false).await?;
+            failpoint::hit("kubernetes.switch.after_shared");
+        }
+        let at = match door.switched_at().filter(|_| there) {
+            Some(at) => at,
+            None => {
+                let selector = manifests::selector(manifests, to, target.colour.as_deref());
+                let at = clock::now();
+                self.flip(&door, epoch, to, &json!(selector), record.as_ref(), at).await?
+            }
+        };
+        failpoint::hit("kubernetes.switch.after_flip");
+        if let Some(record) = &record {
+            if !forward {
+                self.apply_shared(&desired.key, app, record, false).await?;
+            }
+            self.apply_shared(&desired.key, app, record, true).await?;
+            self.hand_over(record).await?;
+            let left = match from {
+                Some(from) => self.read_record(&desired.key, &app.name, from).await?,
+                None => None,
+            };
+            if let Some(left) = left {
+                self.prune(&left, record).await?;
+            }
+        }
+        Ok(Effect::Switched { at })
+    }
+
+    /// One change: the whole selector, the ports if they differ, our epoch, and when. Whoever changed the Service in
+    /// between makes it fail; then it is read back.
+    async fn flip(
+        &self,
+        door: &Door,
+        epoch: Epoch,
+        to: &Slot,
+        selector: &Value,
+        record: Option<&Record>,
+        at: Timestamp,
+    ) -> Result<Timestamp, TargetError> {
+        let object = &door.object;
+        let mut steps = vec![
+            json!({"op": "test", "path": "/metadata/resourceVersion", "value": text(object, "/metadata/resourceVersion")}),
+            json!({"op": "test", "path": "/spec/selector", "value": object.pointer("/spec/selector")}),
+        ];
+        match annotation(object, EPOCH) {
+            Some(known) => {
+                steps.push(json!({"op": "test", "path": pointer_to("/metadata/annotations", EPOCH), "value": known}));
+            }
+            None if object.pointer("/metadata/annotations").is_none() => {
+                steps.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
+            }
+            None => {}
+        }
+        steps.push(json!({"op": "replace", "path": "/spec/selector", "value": selector}));
+        for (key, value) in [(EPOCH, epoch.to_string()), (names::SWITCHED, at.to_string())] {
+            steps.push(json!({"op": "add", "path": pointer_to("/metadata/annotations", key), "value": value}));
+        }
+        if let Some(ports) = record.and_then(|r| r.service.as_ref()).and_then(|s| changed_ports(object, s)) {
+            steps.push(json!({"op": "replace", "path": "/spec/ports", "value": ports}));
+        }
+        match self.cluster().patch("v1", "Service", door.name(), &Value::Array(steps)).await {
+            Ok(made) => {
+                self.watched().remember(Kind::Service, made);
+                tracing::debug!(service = door.name(), slot = %to, "the Service points at the slot");
+                Ok(at)
+            }
+            Err(Fault::Conflict(why)) => {
+                let now = self.door_now(door).await?;
+                if let Some(known) = now.epoch().filter(|known| *known > epoch) {
+                    return Err(stale(&now, known));
+                }
+                if json!(now.selector()) == *selector
+                    && let Some(at) = now.switched_at()
+                {
+                    return Ok(at);
+                }
+                Err(TargetError::Unreachable(format!("the Service {} changed meanwhile: {why}", door.name())))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Applies the objects that are no part of a slot: Services after the flip, all others before it. `services`: which
+    /// half.
+    async fn apply_shared(
+        &self,
+        key: &EnvironmentKey,
+        app: &DesiredApp,
+        record: &Record,
+        services: bool,
+    ) -> Result<(), TargetError> {
+        let is_service = |o: &Value| text(o, "/kind") == "Service";
+        let labels = json!(names::labels(self.cluster(), key, &app.name, names::SHARED));
+        for object in record.shared.iter().filter(|o| is_service(o) == services) {
+            let mut object = object.clone();
+            if self.live_of(&object).await?.is_none_or(|live| object_label(&live, OWNER).is_some()) {
+                // Ours from the beginning: only such objects are ever removed by us.
+                merge_into(&mut object, "labels", &labels);
+            }
+            self.apply_or_make_anew(&object).await?;
+        }
+        if services && let Some(service) = &record.service {
+            let mut service = service.clone();
+            // Its ports were part of the flip.
+            if let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) {
+                spec.shift_remove("ports");
+            }
+            let made = self.cluster().apply(&service).await?;
+            self.watched().remember(Kind::Service, made);
+        }
+        Ok(())
+    }
+
+    /// Jobs can't be changed once they are made ("Jobs"): a changed one is made anew.
+    async fn apply_or_make_anew(&self, object: &Value) -> Result<(), TargetError> {
+        match self.cluster().apply(object).await {
+            Ok(_) => Ok(()),
+            Err(Fault::Refused(why)) if text(object, "/kind") == "Job" && why.contains("immutable") => {
+                self.cluster().delete(text(object, "/apiVersion"), "Job", name(object), None).await?;
+                Err(failed(format!("the Job {} changed and is made anew: {why}", name(object))))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// Points the autoscaler at the slot that serves now. It may not shrink it until the watch is over: its figures are
+    /// of pods that had no requests a moment ago.
+    async fn hand_over(&self, record: &Record) -> Result<(), TargetError> {
+        let Some(scaler) = &record.autoscaler else { return Ok(()) };
+        let mut scaler = scaler.clone();
+        scaler["spec"]["behavior"]["scaleDown"]["selectPolicy"] = json!("Disabled");
+        merge_into(&mut scaler, "annotations", &json!({names::HANDOVER: "true"}));
+        let made = self.cluster().apply(&scaler).await?;
+        self.watched().remember(Kind::Autoscaler, made);
+        Ok(())
+    }
+
+    /// Ends the hand-over: the autoscaler as its author wrote it.
+    pub(super) async fn finish(&self, key: &EnvironmentKey, app: &DesiredApp) -> Result<(), TargetError> {
+        let Some(door) = self.door(key, app) else { return Ok(()) };
+        let manifests = app.spec.manifests.as_deref();
+        let found = self.slots(key, &app.name, Some(&door), manifests);
+        let Active::Slot(active) = Self::active(&door, &found, manifests) else { return Ok(()) };
+        let Some(record) = self.read_record(key, &app.name, &active).await? else { return Ok(()) };
+        if let Some(scaler) = &record.autoscaler {
+            // What we alone wrote and now leave out is removed by the API server.
+            let made = self.cluster().apply(scaler).await?;
+            self.watched().remember(Kind::Autoscaler, made);
+        }
+        Ok(())
+    }
+
+    /// Removes shared objects that the release before had and this one has not, if we made them. What holds data stays.
+    async fn prune(&self, left: &Record, now: &Record) -> Result<(), TargetError> {
+        let kept: Vec<Named> = now.shared.iter().filter_map(Named::of).collect();
+        for gone in left.shared.iter().filter_map(Named::of).filter(|n| !kept.contains(n)) {
+            if matches!(gone.kind.as_str(), "StatefulSet" | "PersistentVolumeClaim") {
+                tracing::info!(object = %gone, "it left the manifests and holds data: it is for a person to delete");
+                continue;
+            }
+            let live = self.cluster().read(&gone.api_version, &gone.kind, &gone.name).await?;
+            let ours = live.as_ref().is_some_and(|l| {
+                object_label(l, OWNER) == Some(self.cluster().owner()) && object_label(l, KIND) == Some(names::SHARED)
+            });
+            if ours {
+                self.cluster().delete(&gone.api_version, &gone.kind, &gone.name, None).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The ports as they shall be, where they differ from those of the live Service; node ports that it has stay.
+fn changed_ports(live: &Value, wanted: &Value) -> Option<Value> {
+    let of = |v: &Value| v.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    let (live, wanted) = (of(live), of(wanted));
+    if wanted.is_empty() {
+        return None;
+    }
+    let same = |a: &Value, b: &Value| {
+        let protocol = |p: &Value| p.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
+        look::number(a, "/port") == look::number(b, "/port") && protocol(a) == protocol(b)
+    };
+    let mut ports = wanted;
+    for port in &mut ports {
+        let known = live.iter().find(|l| same(l, port));
+        let Some(port) = port.as_object_mut() else { return None };
+        if !port.contains_key("targetPort") {
+            let number = port.get("port").cloned().unwrap_or_default();
+            port.insert("targetPort".to_owned(), number);
+        }
+        if !port.contains_key("protocol") {
+            port.insert("protocol".to_owned(), "TCP".into());
+        }
+        if let Some(node) = known.and_then(|k| k.get("nodePort"))
+            && !port.contains_key("nodePort")
+        {
+            port.insert("nodePort".to_owned(), node.clone());
+        }
+    }
+    let plain = |ports: &[Value]| {
+        let mut all: Vec<Value> = ports.to_vec();
+        for port in all.iter_mut().filter_map(Value::as_object_mut) {
+            port.sort_keys();
+        }
+        all
+    };
+    (plain(&live) != plain(&ports)).then_some(Value::Array(ports))
+}

@@ -1,0 +1,119 @@
+//! A worker is never doubled: the one is stopped to its end, then the other starts.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    KubernetesTarget, failed,
+    look::{Active, Found, annotation, name, number, text},
+    names,
+    perform::{pointer_to, stale},
+    put,
+};
+use crate::{
+    clock,
+    cluster::{Fault, Kind},
+    domain::{
+        ids::{Epoch, Slot},
+        rollout::{Desired, DesiredApp, Effect},
+    },
+    failpoint,
+    manifests::EPOCH,
+    rollout::TargetError,
+};
+
+/// Beyond its own grace, a pod's end may take so long.
+const SLACK: Duration = Duration::from_secs(30);
+/// The grace where a pod names none ("Pod Lifecycle").
+const GRACE: u64 = 30;
+
+impl KubernetesTarget {
+    pub(super) async fn replace(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        app: &DesiredApp,
+        from: Option<&Slot>,
+        to: &Slot,
+    ) -> Result<Effect, TargetError> {
+        let door = self.fence(&desired.key, app, epoch).await?;
+        let manifests = put::manifests_of(app)?;
+        let found = self.slots(&desired.key, &app.name, Some(&door), Some(manifests));
+        let active = Self::active(&door, &found, Some(manifests));
+        let there = active == Active::Slot(to.clone());
+        if !there && active != from.map_or(Active::Nothing, |s| Active::Slot(s.clone())) {
+            return Err(failed(format!("{} runs as {active:?} and not as {from:?}: somebody else moved it", app.name)));
+        }
+        // Not only the live one: whatever another hand may have left running.
+        for other in found.iter().filter(|f| &f.slot != to) {
+            self.scale(name(&other.deployment), 0).await?;
+        }
+        for other in found.iter().filter(|f| &f.slot != to) {
+            self.wait_for_end(other).await?;
+        }
+        failpoint::hit("kubernetes.worker.after_stop");
+        if to == &app.slot {
+            self.put(desired, epoch, app).await?;
+        } else {
+            let known = found.iter().find(|f| &f.slot == to);
+            let known = known.ok_or_else(|| failed(format!("{}: the Deployment of slot {to} is gone", app.name)))?;
+            let had = annotation(&known.deployment, names::HAD).and_then(|n| n.parse().ok()).unwrap_or(1);
+            self.scale(name(&known.deployment), had).await?;
+        }
+        failpoint::hit("kubernetes.worker.after_start");
+        let at = match door.switched_at().filter(|_| there) {
+            Some(at) => at,
+            None => {
+                let at = clock::now();
+                let steps = json!([
+                    {"op": "test", "path": pointer_to("/metadata/annotations", EPOCH), "value": epoch.to_string()},
+                    {"op": "replace", "path": "/data/slot", "value": to.as_str()},
+                    {"op": "add", "path": pointer_to("/metadata/annotations", names::SWITCHED), "value": at.to_string()},
+                ]);
+                match self.cluster().patch("v1", "ConfigMap", door.name(), &steps).await {
+                    Ok(made) => self.watched().remember(Kind::Pointer, made),
+                    Err(Fault::Conflict(_)) => {
+                        let now = self.door_now(&door).await?;
+                        return Err(match now.epoch() {
+                            Some(known) if known > epoch => stale(&now, known),
+                            _ => TargetError::Unreachable(format!("{} changed meanwhile", door.name())),
+                        });
+                    }
+                    Err(other) => return Err(other.into()),
+                }
+                at
+            }
+        };
+        Ok(Effect::Switched { at })
+    }
+
+    /// Waits until no pod of a stopped slot is left.
+    async fn wait_for_end(&self, found: &Found) -> Result<(), TargetError> {
+        let grace =
+            found.deployment.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Value::as_u64);
+        let limit = Duration::from_secs(grace.unwrap_or(GRACE)) + SLACK;
+        let mut changes = self.watched().changes();
+        let gone = async {
+            loop {
+                let (pods, others) = self.pods(found);
+                let known = self.watched().get(Kind::Deployment, name(&found.deployment));
+                let status = known.as_ref().and_then(|d| number(d, "/status/replicas")).unwrap_or(0);
+                if pods.is_empty() && others.is_empty() && status == 0 {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(limit, gone).await.map_err(|_| {
+            let pods: Vec<String> = self.pods(found).0.iter().map(|p| text(p, "/metadata/name").to_owned()).collect();
+            failed(format!(
+                "the worker before does not end within {} s ({}): look what it waits for, and deploy again",
+                limit.as_secs(),
+                pods.join(", ")
+            ))
+        })
+    }
+}

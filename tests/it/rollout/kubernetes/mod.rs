@@ -1,0 +1,215 @@
+//! Releases in a real cluster: API server, kubelet, kube-proxy, pods.
+
+mod first;
+mod pair;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use switchover::{
+    cluster::{Cluster as Door, Watched},
+    docker::pull::Logins,
+    domain::{
+        config::{AppKind, Resources},
+        ids::{EnvironmentName, RepoId, RolloutId, Sha},
+        rollout::{
+            AppManifests, AppSpec, Desired, DesiredApp, End, EnvironmentKey, Kind, Live, ManifestPolicy, ProbeSpec,
+            Progress, desired::slot_name,
+        },
+    },
+    manifests::{self, AppFacts, Facts, Plain, Source},
+    rollout::{
+        DriveEnd, DriveError, Target as _, drive,
+        kubernetes::{KubernetesConfig, KubernetesTarget},
+    },
+    settings::ClusterSettings,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    model::app,
+    stage::{DEADLINE, FileJournal, PlainRunner},
+};
+use crate::cluster::rig::{Cluster, Image, Namespace};
+
+/// An app that tells its clients before it goes, as every app should: a connection that is closed while a request is on
+/// its way loses it, whoever switches.
+const POLITE: &[(&str, &str)] = &[("ON_TERM", "polite")];
+
+/// A namespace with a server's eye on it.
+struct Bench {
+    ns: Namespace<'static>,
+    watched: Watched,
+    dir: tempfile::TempDir,
+    epoch: AtomicI64,
+}
+
+impl Bench {
+    async fn new(test: &str) -> Option<Self> {
+        let cluster = Cluster::shared(test)?;
+        let ns = cluster.namespace("release");
+        Some(Self::on(ns, cluster.kubeconfig()).await)
+    }
+
+    async fn on(ns: Namespace<'static>, kubeconfig: &Path) -> Self {
+        let settings =
+            ClusterSettings { kubeconfig: Some(kubeconfig.to_owned()), context: None, namespace: ns.name.clone() };
+        let door = Door::new(&settings, "test").await.unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Self { ns, watched: Watched::start(door), dir, epoch: AtomicI64::new(0) }
+    }
+
+    fn key() -> EnvironmentKey {
+        EnvironmentKey { repo: RepoId(1), environment: EnvironmentName::new("production").unwrap() }
+    }
+
+    fn target(&self) -> KubernetesTarget {
+        KubernetesTarget::new(KubernetesConfig {
+            watched: self.watched.clone(),
+            data: self.dir.path().join("server"),
+            secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
+            repository: "acme/shop".into(),
+            logins: Logins::default(),
+            policy: ManifestPolicy { namespace: self.ns.name.clone(), ..ManifestPolicy::default() },
+            runner: Some(Arc::new(PlainRunner)),
+        })
+    }
+
+    fn journal(&self, desired: &Desired) -> FileJournal {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
+        FileJournal::new(self.dir.path().join(format!("{}.json", desired.rollout)), epoch)
+    }
+
+    async fn release(&self, desired: &Desired) -> (End, Progress) {
+        let journal = self.journal(desired);
+        self.go_on(desired, &journal).await.unwrap()
+    }
+
+    async fn go_on(&self, desired: &Desired, journal: &FileJournal) -> Result<(End, Progress), DriveError> {
+        let progress = journal.progress().unwrap_or_else(|| Progress::new(desired, switchover::clock::now()));
+        let target = self.target();
+        let driven = drive(desired, progress, &target, journal, CancellationToken::new());
+        match tokio::time::timeout(DEADLINE, driven).await {
+            Err(_) => panic!("no end: {:#?}\n{}", journal.progress(), self.ns.kubectl(&["get", "all", "-o", "wide"])),
+            Ok(Ok(DriveEnd::Ended(end, progress))) => Ok((end, *progress)),
+            Ok(Ok(other)) => panic!("{other:?}"),
+            Ok(Err(e)) => Err(e),
+        }
+    }
+
+    async fn live(&self) -> Live {
+        self.target().live(&Self::key()).await.unwrap()
+    }
+
+    fn address(&self, service: &str) -> SocketAddr {
+        self.ns.address(service, 8080)
+    }
+}
+
+/// One app of a release.
+struct Wanted<'a> {
+    name: &'a str,
+    kind: AppKind,
+    image: &'a Image,
+    /// None: nobody wrote any.
+    manifests: Option<AppManifests>,
+    env: &'a [(&'a str, &'a str)],
+}
+
+impl<'a> Wanted<'a> {
+    fn web(image: &'a Image) -> Self {
+        Self { name: "web", kind: AppKind::Web, image, manifests: None, env: &[] }
+    }
+}
+
+/// The app `web` within manifests.
+fn tied(text: &str, image: &Image) -> AppManifests {
+    tied_all(text, &[("web", AppKind::Web, image)]).remove("web").unwrap()
+}
+
+fn tied_all(text: &str, apps: &[(&str, AppKind, &Image)]) -> BTreeMap<String, AppManifests> {
+    let read = manifests::read(&[Source { path: "k8s/all.yml", bytes: text.as_bytes() }]);
+    assert!(read.refused.is_empty(), "{:?}", read.refused);
+    let facts: Vec<AppFacts> = apps
+        .iter()
+        .map(|(name, kind, image)| AppFacts {
+            name: app(name),
+            kind: *kind,
+            images: vec![image.repository.clone()],
+            path: String::new(),
+            image_of: None,
+            port: None,
+            health: None,
+        })
+        .collect();
+    let tied = manifests::tie(&Facts { apps: &facts, environment: "production", scripts: &[] }, &read.objects);
+    assert!(tied.unclear.is_empty(), "{:?}", tied.unclear);
+    tied.apps.into_iter().map(|(name, m)| (name.to_string(), m)).collect()
+}
+
+fn made_up(name: &str, kind: AppKind) -> AppManifests {
+    manifests::made_up(&Plain {
+        name: app(name),
+        kind,
+        port: (kind == AppKind::Web).then_some(8080),
+        health: (kind == AppKind::Web).then(|| "/health".to_owned()),
+        resources: Resources::default(),
+        drain: Duration::from_secs(2),
+        native_sleep: true,
+    })
+}
+
+fn desired(commit: &str, wanted: Vec<Wanted<'_>>) -> Desired {
+    let sha = Sha::new(format!("{:0<40}", hex::encode(commit)).chars().take(40).collect::<String>()).unwrap();
+    let apps = wanted.into_iter().map(|w| {
+        let web = w.kind == AppKind::Web;
+        let spec = AppSpec {
+            start: None,
+            env: w.env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            secrets: vec!["TOKEN".into()],
+            port: web.then_some(8080),
+            health: web.then(|| "/health".into()),
+            replicas: if web { 2 } else { 1 },
+            pre_deploy: None,
+            smoke: None,
+            probe: ProbeSpec { path: web.then(|| "/probe".into()), interval: Duration::from_millis(10), body: None },
+            image: Some(w.image.repository.clone()),
+            resources: Resources::default(),
+            hosts: vec![],
+            manifests: Some(Box::new(w.manifests.unwrap_or_else(|| made_up(w.name, w.kind)))),
+        };
+        let slot = slot_name(&sha, w.kind, &w.image.digest, &spec, &BTreeMap::new(), b"k");
+        DesiredApp { name: app(w.name), kind: w.kind, slot, digest: w.image.digest.clone(), spec }
+    });
+    Desired {
+        rollout: RolloutId::generate(),
+        key: Bench::key(),
+        commit: sha.clone(),
+        kind: Kind::Release,
+        apps: apps.collect(),
+        approval: false,
+        min_ready: Duration::from_millis(100),
+        start_timeout: Duration::from_secs(40),
+        drain_timeout: Duration::from_secs(3),
+        watch_for: Duration::from_millis(700),
+        keep_previous: Duration::from_secs(3600),
+    }
+}
+
+/// Back to what an earlier release brought.
+fn back_to(desired: &Desired) -> Desired {
+    Desired { rollout: RolloutId::generate(), kind: Kind::Rollback, ..desired.clone() }
+}
+
+fn told(progress: &Progress) -> String {
+    progress.messages.iter().map(|m| m.words.clone()).collect::<Vec<_>>().join("\n")
+}
