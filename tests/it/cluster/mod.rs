@@ -1,4 +1,5 @@
 //! A real Kubernetes cluster, started once per run, and whether it is one.
 
+mod deploy;
 mod proof;
 pub mod rig;

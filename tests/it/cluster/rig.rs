@@ -48,6 +48,14 @@ fn run(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&out.stderr).trim()))
 }
 
+fn apply(mut kubectl: Command, manifests: &str) {
+    kubectl.args(["apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = kubectl.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}\n{manifests}", String::from_utf8_lossy(&out.stderr));
+}
+
 fn script(args: &[&str]) -> Command {
     let mut command = Command::new(SCRIPT);
     command.args(args);
@@ -249,11 +257,48 @@ impl Cluster {
         self.api("resume");
     }
 
-    fn docker(&self, args: &[&str]) -> String {
+    fn docker(&self, buildkit: &str, args: &[&str]) -> String {
         let client = ["/usr/bin/docker", "docker"].into_iter().find(|c| Path::new(c).exists()).unwrap_or("docker");
         let mut command = Command::new(client);
-        command.env("DOCKER_HOST", self.docker_host()).env("DOCKER_BUILDKIT", "0").args(args);
+        command.env("DOCKER_HOST", self.docker_host()).env("DOCKER_BUILDKIT", buildkit).args(args);
         run(&mut command).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// The engine's client, for builds that need BuildKit.
+    pub fn buildkit(&self, args: &[&str]) -> String {
+        self.docker("1", args)
+    }
+
+    /// Makes one of Docker Hub's images known to the engine and to pods (see `tests/it/docker/images.sh`). Nothing for
+    /// a cluster that is not ours: it reaches Docker Hub.
+    pub fn base_image(&self, name: &str) {
+        let Some(dir) = &self.dir else { return };
+        let mut engine = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/docker/engine"));
+        run(engine.args(["image", name]).arg(dir.join("engine"))).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    /// A volume on the node, kept for one claim. Own clusters have no other ones.
+    pub fn volume(&self, namespace: &str, claim: &str) {
+        let dir = self.dir.as_ref().expect("only an own cluster can be given volumes");
+        let name = format!("{namespace}-{claim}");
+        let folder = dir.join("volumes").join(&name);
+        fs::create_dir_all(&folder).unwrap();
+        let volume = format!(
+            r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{name: "{name}"}}
+spec:
+  capacity: {{storage: 100Gi}}
+  accessModes: [ReadWriteOnce]
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {{namespace: "{namespace}", name: "{claim}"}}
+  local: {{path: "{}"}}
+  nodeAffinity: {{required: {{nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/hostname, operator: In, values: [node1]}}]}}]}}}}
+"#,
+            folder.display()
+        );
+        apply(self.command(), &volume);
     }
 
     /// Pushes `registry/name:release`, an image of the tests' app that answers `release` on port 8080 and behaves as
@@ -269,12 +314,12 @@ impl Cluster {
         fs::write(build.path().join("Dockerfile"), recipe).unwrap();
         let repository = format!("{}/{name}", self.registry());
         let tagged = format!("{repository}:{release}");
-        self.docker(&["build", "-q", "-t", &tagged, build.path().to_str().unwrap()]);
-        self.docker(&["push", "-q", &tagged]);
-        let known = self.docker(&["image", "inspect", "-f", "{{join .RepoDigests \"\\n\"}}", &tagged]);
+        self.docker("0", &["build", "-q", "-t", &tagged, build.path().to_str().unwrap()]);
+        self.docker("0", &["push", "-q", &tagged]);
+        let known = self.docker("0", &["image", "inspect", "-f", "{{join .RepoDigests \"\\n\"}}", &tagged]);
         let digest = known.lines().find_map(|line| line.strip_prefix(&format!("{repository}@"))).unwrap();
         let digest = Digest::new(digest).unwrap();
-        self.docker(&["rmi", "-f", &tagged]);
+        self.docker("0", &["rmi", "-f", &tagged]);
         Image { repository, tag: release.to_owned(), digest }
     }
 }
@@ -327,11 +372,8 @@ impl Namespace<'_> {
     /// Applies manifests as an author would by hand.
     pub fn apply(&self, manifests: &str) {
         let mut command = self.cluster.command();
-        command.args(["-n", &self.name, "apply", "-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(manifests.as_bytes()).unwrap();
-        let out = child.wait_with_output().unwrap();
-        assert!(out.status.success(), "{}\n{manifests}", String::from_utf8_lossy(&out.stderr));
+        command.args(["-n", &self.name]);
+        apply(command, manifests);
     }
 
     /// Waits until a Deployment's pods are as it says and ready; tells what is wrong with them otherwise.
