@@ -31,10 +31,29 @@ impl Finding {
     }
 }
 
+/// Names in what `--rbac` prints.
+#[derive(Debug, clap::Args)]
+pub struct Rbac {
+    /// Namespace that releases go to.
+    #[arg(long, default_value = "production", value_name = "NAMESPACE")]
+    pub releases: String,
+    /// Namespace that steps run in.
+    #[arg(long, default_value = "switchover-steps", value_name = "NAMESPACE")]
+    pub steps: String,
+    /// The server's service account.
+    #[arg(long, default_value = "switchover", value_name = "NAME")]
+    pub account: String,
+    /// Namespace of that account.
+    #[arg(long, default_value = "switchover", value_name = "NAMESPACE")]
+    pub home: String,
+}
+
 /// `switchover doctor`.
-pub fn doctor(config: Option<&Path>, rbac: bool) -> ExitCode {
-    if rbac {
-        print!("{}", rights::role("switchover", &rights::RELEASE));
+pub fn doctor(config: Option<&Path>, rbac: Option<&Rbac>) -> ExitCode {
+    if let Some(rbac) = rbac {
+        let granted =
+            rights::Granted { account: (&rbac.account, &rbac.home), releases: &rbac.releases, steps: &rbac.steps };
+        print!("{}", rights::manifest(&granted));
         return ExitCode::SUCCESS;
     }
     match look(config) {
@@ -88,7 +107,7 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
         all.push(Finding::of(what, asked.await));
     }
     if settings.executor == ExecutorKind::Kubernetes {
-        all.extend(cluster("cluster of the steps", &settings.kubernetes.cluster, &[]).await);
+        all.extend(cluster("cluster of the steps", &settings.kubernetes.cluster, &rights::STEPS).await);
     }
     for (name, target) in &settings.targets {
         match target {
@@ -160,11 +179,8 @@ async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule])
     };
     let mut all =
         vec![Finding::of(what, Ok(format!("Kubernetes {}.{} at {}", version.major, version.minor, cluster.address())))];
-    if rules.is_empty() {
-        return all;
-    }
     let rights = match cluster.missing_of(rules).await {
-        Ok(missing) if missing.is_empty() => Ok(format!("all that releases need in namespace {}", cluster.namespace())),
+        Ok(missing) if missing.is_empty() => Ok(format!("all that is needed in namespace {}", cluster.namespace())),
         Ok(missing) => Err(format!(
             "in namespace {} the account may not: {}; `switchover doctor --rbac` prints the Role to give it",
             cluster.namespace(),

@@ -134,9 +134,11 @@ enum Command {
         /// Settings file. Default: switchover.toml in this folder, if there is one.
         #[arg(long, short, env = "SWITCHOVER_CONFIG")]
         config: Option<PathBuf>,
-        /// Print the Role that releases need in a namespace, and look at nothing.
+        /// Print the Roles that releases and steps need in a cluster, with their bindings, and look at nothing.
         #[arg(long)]
         rbac: bool,
+        #[command(flatten)]
+        names: doctor::Rbac,
     },
     /// Tell why something did or did not run.
     Explain {
@@ -233,7 +235,7 @@ pub fn run() -> ExitCode {
         Command::Resume { at, environment } => tell::command(&at, Verb::Resume, environment, None, None),
         Command::Cancel { at, environment } => tell::command(&at, Verb::Cancel, environment, None, None),
         Command::Plan { at, environment, sha } => tell::plan(&at, environment, sha),
-        Command::Doctor { config, rbac } => return doctor::doctor(config.as_deref(), rbac),
+        Command::Doctor { config, rbac, names } => return doctor::doctor(config.as_deref(), rbac.then_some(&names)),
         Command::Explain { at, subject } => tell::about(&at, "explain", &subject),
         Command::Replay { at, delivery } => tell::about(&at, "replay", &delivery),
         Command::Sweep { at } => tell::about(&at, "sweep", ""),

@@ -22,61 +22,70 @@ pub struct Rule {
 
 const READ: &[&str] = &["get", "list", "watch"];
 const ALL: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
+/// Of what no watch is kept.
+const WRITE: &[&str] = &["get", "list", "create", "patch", "delete"];
 
-/// What releases need.
-pub const RELEASE: [Rule; 12] = [
-    Rule { group: "apps", resources: &["deployments"], verbs: ALL, why: "slots" },
-    Rule {
-        group: "",
-        resources: &["services"],
-        verbs: ALL,
-        why: "the pointer to the slot that serves, and its preview",
-    },
-    Rule {
-        group: "",
-        resources: &["pods"],
-        verbs: &["get", "list", "watch", "delete"],
-        why: "readiness; recycling of pinned connections",
-    },
-    Rule { group: "", resources: &["pods/log"], verbs: &["get"], why: "why a pod does badly, output of pre_deploy" },
-    Rule { group: "", resources: &["events"], verbs: &["list"], why: "why a pod is not ready" },
-    Rule { group: "", resources: &["resourcequotas"], verbs: &["list"], why: "room for two slots" },
-    Rule {
-        group: "discovery.k8s.io",
-        resources: &["endpointslices"],
-        verbs: READ,
-        why: "proof of who would be reached",
-    },
-    Rule {
-        group: "",
-        resources: &["configmaps", "secrets"],
-        verbs: ALL,
-        why: "configuration, secrets and records of each slot",
-    },
-    Rule {
-        group: "batch",
-        resources: &["jobs"],
-        verbs: &["get", "list", "create", "patch", "delete"],
-        why: "pre_deploy and smoke tests",
-    },
-    Rule {
-        group: "autoscaling",
-        resources: &["horizontalpodautoscalers"],
-        verbs: ALL,
-        why: "autoscalers, which follow the slot that serves",
-    },
-    Rule {
-        group: "policy",
-        resources: &["poddisruptionbudgets"],
-        verbs: &["get", "list", "create", "patch", "delete"],
-        why: "a budget for each slot",
-    },
-    Rule {
-        group: "networking.k8s.io",
-        resources: &["ingresses", "networkpolicies"],
-        verbs: &["get", "list", "create", "patch", "delete"],
-        why: "what stands beside the slots in manifests",
-    },
+const fn rule(
+    group: &'static str,
+    resources: &'static [&'static str],
+    verbs: &'static [&'static str],
+    why: &'static str,
+) -> Rule {
+    Rule { group, resources, verbs, why }
+}
+
+/// What releases need in their namespace.
+pub const RELEASE: [Rule; 14] = [
+    rule("apps", &["deployments"], ALL, "Slots."),
+    rule("", &["services"], ALL, "The pointer to the slot that serves, and its preview."),
+    rule("discovery.k8s.io", &["endpointslices"], READ, "The proof of who would be reached."),
+    rule(
+        "",
+        &["pods"],
+        &["get", "list", "watch", "delete"],
+        "Readiness; connections from before a switch are ended. Never exec.",
+    ),
+    rule("", &["pods/log"], &["get"], "Why a pod does badly; output of pre_deploy."),
+    rule("", &["events"], &["list"], "Why a pod is not ready."),
+    rule("", &["resourcequotas"], &["list"], "Room for a second slot, before anything is made."),
+    rule("", &["configmaps", "secrets"], ALL, "Configuration, secrets and records of each slot; logins for pulling."),
+    rule("batch", &["jobs", "cronjobs"], WRITE, "pre_deploy and smoke tests; Jobs in manifests."),
+    rule("autoscaling", &["horizontalpodautoscalers"], ALL, "Autoscalers, which follow the slot that serves."),
+    rule("policy", &["poddisruptionbudgets"], WRITE, "A budget for each slot."),
+    rule("networking.k8s.io", &["ingresses", "networkpolicies"], WRITE, "What stands beside the slots in manifests."),
+    rule(
+        "apps",
+        &["statefulsets", "daemonsets"],
+        &["get", "create", "patch"],
+        "The same; what holds data is never deleted.",
+    ),
+    rule("", &["persistentvolumeclaims"], &["get", "create", "patch"], "The same."),
+];
+
+/// What steps need in theirs (executor `kubernetes`).
+pub const STEPS: [Rule; 7] = [
+    rule(
+        "batch",
+        &["jobs"],
+        &["get", "list", "create", "patch", "delete"],
+        "A Job for each step; patch lets it begin once its Secrets are there.",
+    ),
+    rule("", &["pods"], &["list", "watch", "delete"], "How it goes; TERM and KILL."),
+    rule("", &["pods/log"], &["get"], "Its output."),
+    rule(
+        "",
+        &["pods/exec"],
+        &["get", "create"],
+        "Files go in and results come out, so that the pod needs no credentials.",
+    ),
+    rule(
+        "",
+        &["secrets"],
+        &["create"],
+        "Its environment and the logins for its images; never read, and gone with the Job.",
+    ),
+    rule("", &["events"], &["list"], "Why there is no pod."),
+    rule("networking.k8s.io", &["networkpolicies"], &["create"], "Only where limits.step_internet is false."),
 ];
 
 /// One right in words: `patch services`, `get jobs.batch`.
@@ -136,19 +145,52 @@ impl Cluster {
     }
 }
 
-/// The Role that gives an account these rights, as YAML.
+/// A Role that gives these rights, as YAML. `namespace`: where it is, if that is to be written.
 #[must_use]
-pub fn role(name: &str, rules: &[Rule]) -> String {
-    let mut out = format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata:\n  name: {name}\nrules:\n");
+pub fn role(name: &str, namespace: Option<&str>, rules: &[Rule]) -> String {
+    let place = namespace.map(|n| format!(", namespace: {n}")).unwrap_or_default();
+    let mut out =
+        format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: {name}{place}}}\nrules:\n");
     for rule in rules {
-        let list = |items: &[&str]| items.iter().map(|i| format!("\"{i}\"")).collect::<Vec<_>>().join(", ");
         let _ = write!(
             out,
-            "  # {}\n  - apiGroups: [\"{}\"]\n    resources: [{}]\n    verbs: [{}]\n",
+            "  # {}\n  - apiGroups: [{:?}]\n    resources: [{}]\n    verbs: [{}]\n",
             rule.why,
             rule.group,
-            list(rule.resources),
-            list(rule.verbs)
+            rule.resources.join(", "),
+            rule.verbs.join(", ")
+        );
+    }
+    out
+}
+
+/// Whose rights, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Granted<'a> {
+    /// The service account's name and its namespace.
+    pub account: (&'a str, &'a str),
+    /// Where releases go.
+    pub releases: &'a str,
+    /// Where steps run.
+    pub steps: &'a str,
+}
+
+/// Roles and bindings for both, as YAML: what `switchover doctor --rbac` prints, and `deploy/kubernetes/role.yaml` is.
+#[must_use]
+pub fn manifest(granted: &Granted<'_>) -> String {
+    let (account, home) = granted.account;
+    let mut out = String::from(
+        "# What Switchover may, and why: as printed by `switchover doctor --rbac`, from the list that it checks before a release.\n",
+    );
+    let both = [("switchover-target", granted.releases, &RELEASE[..]), ("switchover-steps", granted.steps, &STEPS[..])];
+    for (i, (name, namespace, rules)) in both.into_iter().enumerate() {
+        let _ = write!(
+            out,
+            "{}{}---\napiVersion: rbac.authorization.k8s.io/v1\nkind: RoleBinding\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: {name}}}\n\
+             subjects: [{{kind: ServiceAccount, name: {account}, namespace: {home}}}]\n",
+            if i == 0 { "" } else { "---\n" },
+            role(name, Some(namespace), rules),
         );
     }
     out

@@ -309,6 +309,15 @@ fn references_in_docs_are_current() {
             problems.push(format!("cargo run -- schema {name} --markdown > {path}"));
         }
     }
+    let role = switchover::cluster::rights::manifest(&switchover::cluster::rights::Granted {
+        account: ("switchover", "switchover"),
+        releases: "production",
+        steps: "switchover-steps",
+    });
+    if fs::read_to_string(root().join("deploy/kubernetes/role.yaml")).unwrap_or_default().trim_end() != role.trim_end()
+    {
+        problems.push("cargo run -- doctor --rbac > deploy/kubernetes/role.yaml".to_owned());
+    }
     none(&problems, "the references are made from the code; make them anew with");
 }
 
