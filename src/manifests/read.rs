@@ -299,6 +299,14 @@ pub(super) fn placeholder(text: &str) -> bool {
         || (text.starts_with('{') && text.ends_with('}'))
 }
 
+/// Whether an image's name is meant to be filled in by a script: real ones are in lower case after the registry's host
+/// ("Distribution reference grammar").
+pub(super) fn image_placeholder(image: &str) -> bool {
+    let name = super::look::repository(image);
+    let path = name.split_once('/').filter(|(host, _)| host.contains(['.', ':'])).map_or(name, |(_, path)| path);
+    image.is_empty() || placeholder(name) || path.chars().any(|c| c.is_ascii_uppercase())
+}
+
 /// Values that must be texts and are not: `ConfigMap.data`, labels, environment. The commonest mistake in manifests.
 fn not_texts(object: &Object) -> Vec<Refusal> {
     let mut maps: Vec<String> = vec!["/metadata/labels".into(), "/metadata/annotations".into()];

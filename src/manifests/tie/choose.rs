@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{Tied, scripts::Hints};
 use crate::{
     domain::config::mistake::shown,
@@ -80,6 +82,16 @@ pub(super) fn choose<'o>(objects: &'o [Object], environment: &str, hints: &Hints
         let keep = match applied.as_slice() {
             [one] => *one,
             _ if equal => copies[0],
+            // `service-blue.yaml` and `service-green.yaml`: two ways to write where it points, which is ours.
+            _ if kind == "Service" && copies.iter().all(|o| elsewhere(o) == elsewhere(copies[0])) => {
+                tied.notes.push(format!(
+                    "Service {} stands in {} files that differ in where it points alone: {} is taken",
+                    shown(&name),
+                    copies.len(),
+                    copies[0].file
+                ));
+                copies[0]
+            }
             _ => {
                 let places: Vec<String> = copies.iter().take(4).map(|o| o.at()).collect();
                 let folder = copies[0].file.rsplit_once('/').map_or(".", |(folder, _)| folder);
@@ -102,6 +114,15 @@ pub(super) fn choose<'o>(objects: &'o [Object], environment: &str, hints: &Hints
     left.retain(|o| !dropped.iter().any(|d| std::ptr::eq(*d, *o)));
     drop_load_tests(&mut left, tied);
     left
+}
+
+/// A Service without what its selector says.
+fn elsewhere(service: &Object) -> Value {
+    let mut copy = service.value.clone();
+    if let Some(selector) = copy.pointer_mut("/spec/selector").and_then(Value::as_object_mut) {
+        selector.values_mut().for_each(|value| *value = Value::Null);
+    }
+    copy
 }
 
 fn drop_files<'o>(left: &mut Vec<&'o Object>, gone: impl Fn(&'o Object) -> bool, why: &str, tied: &mut Tied) {
