@@ -10,6 +10,7 @@ mod engine;
 mod exec;
 mod github;
 mod infer;
+mod manifests;
 mod pages;
 mod plan;
 mod report;

@@ -76,7 +76,7 @@ pub(super) fn gather(facts: &Facts<'_>, units: &[Unit<'_>], assigned: &Assigned,
             } else if !asked {
                 let images = unit.images().join(", ");
                 tied.notes.push(format!(
-                    "{}: {} {} runs {}, which is no app of this repository: left out",
+                    "{}: {} {} runs {}, which none of the apps does: left out",
                     object.at(),
                     object.kind(),
                     shown(object.name()),
