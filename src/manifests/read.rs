@@ -328,6 +328,11 @@ fn not_texts(object: &Object) -> Vec<Refusal> {
                 let pointer = format!("{template}/spec/{list}/{c}/env");
                 let env = object.value.pointer(&pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
                 for (i, variable) in env.iter().enumerate() {
+                    if variable.get("name").is_some_and(|n| n.is_number() || n.is_boolean()) {
+                        let words = "the name of a variable must be a text: put it in quotes";
+                        found.push(object.refusal(&format!("{pointer}/{i}/name"), words));
+                        continue;
+                    }
                     let value = variable.get("value");
                     if value.is_some_and(|v| v.is_number() || v.is_boolean()) {
                         let name = shown(text(variable, "/name"));

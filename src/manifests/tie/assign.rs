@@ -211,7 +211,12 @@ pub(super) fn beside(facts: &Facts<'_>, unit: &Unit<'_>) -> bool {
         return true;
     }
     // Somebody else's image, from a registry's folder that none of the apps' images is in.
-    let owner = |image: &str| full_name(image).rsplit_once('/').map(|(owner, _)| owner.to_owned());
+    // The same maker behind another registry is the same.
+    let owner = |image: &str| {
+        let name = full_name(image);
+        let (_, path) = name.split_once('/')?;
+        path.rsplit_once('/').map(|(owner, _)| owner.to_owned())
+    };
     let own: Vec<Option<String>> = facts.apps.iter().flat_map(|a| &a.images).map(|i| owner(i)).collect();
     images.iter().all(|image| {
         let plain = !image_placeholder(image);

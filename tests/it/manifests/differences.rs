@@ -44,8 +44,34 @@ fn what_would_change() {
     container["env"] = json!([{"name": "MODE", "value": "3"}, {"name": "DB_PASSWORD", "value": "hunter1"}]);
     container["args"] = json!(["--a", "--c", "--d"]);
     container["ports"] = json!([]);
-    insta::assert_snapshot!(told(Some(&live), &deployment()), @"");
-    insta::assert_snapshot!(told(None, &deployment()), @"");
+    insta::assert_snapshot!(told(Some(&live), &deployment()), @r#"
+    ~ metadata.labels[app.kubernetes.io/name]: old → shop
+    ~ spec.replicas: 3 → 2
+    ~ spec.template.spec.containers[shop].image: acme/shop:latest → acme/shop@sha256:1
+    ~ spec.template.spec.containers[shop].env[MODE].value: "3" → fast
+    ~ spec.template.spec.containers[shop].env[DB_PASSWORD].value: (not shown) → (not shown)
+    + spec.template.spec.containers[shop].env[E].name: E
+    + spec.template.spec.containers[shop].ports[8080].containerPort: 8080
+    ~ spec.template.spec.containers[shop].args[1]: --c → --b
+    - spec.template.spec.containers[shop].args[2]: --d
+    "#);
+    insta::assert_snapshot!(told(None, &deployment()), @r"
+    + metadata.name: shop-a
+    + metadata.labels[app.kubernetes.io/name]: shop
+    + spec.replicas: 2
+    + spec.template.spec.containers[shop].name: shop
+    + spec.template.spec.containers[shop].image: acme/shop@sha256:1
+    + spec.template.spec.containers[shop].resources.limits.cpu: 500m
+    + spec.template.spec.containers[shop].resources.limits.memory: 1Gi
+    + spec.template.spec.containers[shop].env[MODE].name: MODE
+    + spec.template.spec.containers[shop].env[MODE].value: fast
+    + spec.template.spec.containers[shop].env[DB_PASSWORD].name: DB_PASSWORD
+    + spec.template.spec.containers[shop].env[DB_PASSWORD].value: (not shown)
+    + spec.template.spec.containers[shop].env[E].name: E
+    + spec.template.spec.containers[shop].ports[8080].containerPort: 8080
+    + spec.template.spec.containers[shop].args[0]: --a
+    + spec.template.spec.containers[shop].args[1]: --b
+    ");
     assert_eq!(title(&deployment()), "Deployment shop-a");
 }
 
@@ -69,18 +95,28 @@ fn what_we_own_and_no_longer_set() {
             }}}},
         }},
     ]);
-    insta::assert_snapshot!(told(Some(&live), &deployment()), @"");
+    insta::assert_snapshot!(told(Some(&live), &deployment()), @r#"
+    - spec.minReadySeconds: 5
+    - spec.template.spec.containers[shop].env[GONE]: {"name":"GONE","value":"x"}
+    "#);
 }
 
 #[test]
 fn secrets_are_never_shown() {
     let wanted = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"a": "geheim", "b": "neu", "c": "da"}});
     let live = json!({"kind": "Secret", "metadata": {"name": "s"}, "data": {"a": "Z2VoZWlt", "b": "YWx0"}});
-    insta::assert_snapshot!(told(Some(&live), &wanted), @"");
+    insta::assert_snapshot!(told(Some(&live), &wanted), @r"
+    ~ data.b: (not shown) → (not shown)
+    + data.c: (not shown)
+    ");
     let text = told(None, &wanted) + &told(Some(&live), &wanted);
     for word in ["geheim", "Z2VoZWlt", "YWx0", "neu"] {
         assert!(!text.contains(word), "{text}");
     }
     let map = json!({"kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"app.yml": "a\nb\nc\n", "k": "AKIAABCDEFGHIJKLMNOP"}});
-    insta::assert_snapshot!(told(None, &map), @"");
+    insta::assert_snapshot!(told(None, &map), @r"
+    + metadata.name: c
+    + data[app.yml]: a text of 3 lines
+    + data.k: ********************
+    ");
 }

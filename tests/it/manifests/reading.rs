@@ -17,7 +17,13 @@ fn documents_lists_line_ends_and_names() {
     let crlf = "\u{FEFF}apiVersion: v1\r\nkind: ConfigMap\r\nmetadata:\r\n  name: a\r\ndata:\r\n  t: |\r\n    eins\r\n    zwei\r\n---\r\n# nothing\r\n---\r\napiVersion: v1\r\nkind: Service\r\nmetadata: {name: b}\r\n";
     let list = "apiVersion: v1\nkind: List\nitems:\n  - apiVersion: v1\n    kind: ConfigMap\n    metadata: {name: c}\n  - apiVersion: v1\n    kind: ConfigMapList\n    items: [{apiVersion: v1, kind: ConfigMap, metadata: {name: d}}]\n";
     let json = r#"{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "e"}}"#;
-    insta::assert_snapshot!(said(&[("쿠버네티스/설정.yaml", crlf), ("k8s/list.yml", list), ("k8s/e.json", json)]), @"");
+    insta::assert_snapshot!(said(&[("쿠버네티스/설정.yaml", crlf), ("k8s/list.yml", list), ("k8s/e.json", json)]), @r"
+    ConfigMap a at 쿠버네티스/설정.yaml:1
+    Service b at 쿠버네티스/설정.yaml:12
+    ConfigMap c at k8s/list.yml:4
+    ConfigMap d at k8s/list.yml:9
+    Secret e at k8s/e.json:1
+    ");
     assert_eq!(read_files(&[("a.yaml", crlf)]).objects[0].value["data"]["t"], "eins\nzwei\n");
 }
 
@@ -90,7 +96,30 @@ fn mistakes_name_place_and_mend() {
         ("values.yaml", "image: acme/shop\n"),
         ("broken.yaml", "a: [\n"),
         ("kind.yaml", "apiVersion: kind.x-k8s.io/v1alpha4\nkind: Cluster\n"),
-    ]), @"");
+    ]), @r"
+    ConfigMap x at c.yaml:1
+    Deployment x at j.yaml:1
+    refused a.yaml:4: this is not YAML: tabs disallowed within this context (block indentation): expected spaces for indentation
+    refused b.yaml:7: `a` stands here a second time (first in line 6): one must go
+    refused c.yaml:6: the value of `port` must be a text: put quotes around `8080`
+    refused c.yaml:7: the value of `true` must be a text: put quotes around `true`
+    refused d.yaml:4: the name `${APP}-blue` of this Deployment is filled in by a script: write it out. One Deployment is enough, Switchover makes the two itself
+    refused e.yaml:1: the object has no `apiVersion`: write it, or remove the document
+    refused f.yaml:3: Service has no `metadata.name`: write one
+    refused g.yaml:3: the name `Shop_Service` is none that Kubernetes takes: lower-case letters, digits, dashes and dots, beginning and ending with a letter or digit
+    refused h.yaml:3: the name `8080` of this Service is no text: put it in quotes
+    refused i.yaml:4: this is a template (`{{ … }}`), not a manifest: a Helm chart needs its Chart.yaml beside `templates/`; otherwise write the values out
+    refused j.yaml:11: the value of `PORT` must be a text: put it in quotes
+    refused j.yaml:12: the name of a variable must be a text: put it in quotes
+    refused j.yaml:3: the value of `v` must be a text: put quotes around `1`
+    refused k.yaml:3: nested too deeply: expected at most 64 levels of nesting
+    refused l.yaml:9: the file expands to more than 399948 values: expected fewer values, or fewer uses of aliases
+    refused m.yaml:3: Job has a `generateName`: write a `name`, so that it can be found again
+    refused n.yaml:4: `.nan` is no number that JSON has: put it in quotes if it is a text
+    note `values.yaml` holds no Kubernetes object: left out
+    note `broken.yaml` holds no Kubernetes object: left out
+    note kind.yaml:1: `Cluster` is a tool's setting, no object: left out
+    ");
 }
 
 #[test]
@@ -101,7 +130,11 @@ fn encodings_are_named() {
     let files: [(&str, &[u8]); 3] = [("a.yaml", &utf16), ("b.yaml", latin), ("c.yaml", &large)];
     let read = read(&files.map(|(path, bytes)| Source { path, bytes }));
     let told: Vec<String> = read.refused.iter().map(ToString::to_string).collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r"
+    a.yaml:1: the file is UTF-16: save it as UTF-8
+    b.yaml:4: this is not UTF-8: save the file as UTF-8
+    c.yaml:1: the file has 3072 KiB, more than 2048: Kubernetes takes no object that large
+    ");
 }
 
 #[test]
@@ -118,10 +151,10 @@ fn folders_are_sorted() {
         "docker-compose.yml",
         "k8s-old/app.yaml",
     ];
-    insta::assert_snapshot!(show(&all, "k8s"), @"");
+    insta::assert_snapshot!(show(&all, "k8s"), @r#"Sorted { plain: ["k8s/app.yaml", "k8s/svc.yml"], kustomize: None, charts: ["k8s/chart"], unclear: [] }"#);
     let kustomize =
         ["k8s/base/kustomization.yaml", "k8s/base/a.yaml", "k8s/overlays/prod/kustomization.yaml", "k8s/b.yaml"];
-    insta::assert_snapshot!(show(&kustomize, "k8s"), @"");
-    insta::assert_snapshot!(show(&kustomize, "k8s/overlays/prod"), @"");
-    insta::assert_snapshot!(show(&["Chart.yaml", "templates/a.yaml", "values.yaml"], ""), @"");
+    insta::assert_snapshot!(show(&kustomize, "k8s"), @r#"Sorted { plain: ["k8s/b.yaml"], kustomize: None, charts: [], unclear: ["`k8s/base` and `k8s/overlays/prod` are folders for kustomize: say which one is applied, in the environment: `manifests: k8s/overlays/prod`"] }"#);
+    insta::assert_snapshot!(show(&kustomize, "k8s/overlays/prod"), @r#"Sorted { plain: [], kustomize: Some("k8s/overlays/prod"), charts: [], unclear: [] }"#);
+    insta::assert_snapshot!(show(&["Chart.yaml", "templates/a.yaml", "values.yaml"], ""), @r#"Sorted { plain: [], kustomize: None, charts: [""], unclear: [] }"#);
 }

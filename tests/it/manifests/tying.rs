@@ -20,7 +20,12 @@ fn service(name: &str, selector: &str) -> String {
 
 #[test]
 fn one_deployment_and_its_service() {
-    insta::assert_snapshot!(told(&tie_up(&[app("shop", "docker.io/acme/shop")], &[("k8s/shop.yaml", SINGLE)], &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[app("shop", "docker.io/acme/shop")], &[("k8s/shop.yaml", SINGLE)], &[])), @r"
+    shop: Deployment shop
+      container shop
+      service: Service shop
+      configs: ConfigMap shop-config
+    ");
 }
 
 #[test]
@@ -31,7 +36,11 @@ fn a_pair_by_its_shape() {
         ("cicd/deployment-green.yml", &green),
         ("cicd/service.yml", PAIR_SERVICE),
     ];
-    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &files, &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &files, &[])), @r"
+    shop: pair by slot: blue = Deployment shop-blue, green = Deployment shop-green
+      container shop
+      service: Service shop
+    ");
 }
 
 /// What differs, what the Services select, and what it is taken for.
@@ -77,7 +86,20 @@ fn what_is_a_pair_and_what_is_not() {
     out.push(two(("x-eu", "acme/x", "{app: x-eu}"), ("x-us", "acme/x", "{app: x-us}"), &services));
     // Another image: no pair, whatever they are called.
     out.push(two(("x-blue", "acme/x", "{c: blue}"), ("x-green", "acme/y", "{c: green}"), &service("x", "{c: blue}")));
-    insta::assert_snapshot!(out.join("\n"), @"");
+    insta::assert_snapshot!(out.join("\n"), @r"
+    x: pair by ver: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by deployment: a = Deployment x-a, b = Deployment x-b
+    x: pair by stage: v1 = Deployment x-v1, v2 = Deployment x-v2
+    x: pair by 라벨x: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by app: x-blue = Deployment x-blue, x-green = Deployment x-green
+    x: pair by c: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by c: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by c: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by c: blue = Deployment x-blue, green = Deployment x-green
+    x: pair by c: blue = Deployment x-blue, green = Deployment x-green
+    unclear: x: it is not clear what runs it: Deployment `x-eu` (k8s/a.yaml:1), or Deployment `x-us` (k8s/a.yaml:12). Write the app's name as the right one is called: `x-eu:` in place of `x:`, under `apps` in .github/switchover.yml.
+    x: Deployment x-blue
+    ");
 }
 
 #[test]
@@ -86,7 +108,12 @@ fn a_pair_that_drifted_apart_is_told() {
         .replace("port: 8080", "port: 8081")
         .replace("      terminationGrace", "      priorityClassName: x\n      terminationGrace");
     let yaml = [colour("blue"), green, PAIR_SERVICE.to_owned()].join("---\n");
-    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &[("k8s/a.yaml", &yaml)], &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &[("k8s/a.yaml", &yaml)], &[])), @r"
+    shop: pair by slot: blue = Deployment shop-blue, green = Deployment shop-green
+      container shop
+      service: Service shop
+    warning: k8s/a.yaml:1 and k8s/a.yaml:23 are a pair, and differ beyond the label `slot`: in `spec.template.spec.containers[shop].readinessProbe.httpGet.p…`, `spec.template.spec.priorityClassName`. Each keeps what it has; if that is not meant, make them equal.
+    ");
 }
 
 /// Front and back end, a database beside, and everything that belongs to them.
@@ -123,7 +150,21 @@ fn several_apps_with_all_their_parts() {
     };
     let files =
         [("k8s/all.yaml", yaml.trim_end_matches("---\n")), ("k8s/old/backend.yaml", old.trim_end_matches("---\n"))];
-    insta::assert_snapshot!(told(&tie_up(&apps, &files, &[script])), @"");
+    insta::assert_snapshot!(told(&tie_up(&apps, &files, &[script])), @r"
+    backend: Deployment backend
+      container backend, also migrate
+      service: Service backend
+      configs: ConfigMap backend-config, Secret backend-keys
+      autoscaler: HorizontalPodAutoscaler backend
+      budgets: PodDisruptionBudget backend
+      shared: StatefulSet mysql, Deployment cache, Service mysql, ConfigMap backend-config, Secret hub, Secret tls, CronJob report, NetworkPolicy back-only
+    frontend: Deployment frontend
+      container frontend
+      service: Service frontend
+      shared: Ingress web
+    note: k8s/old/backend.yaml: left out, because it looks like a copy that is no longer used
+    note: k8s/all.yaml:95: Deployment `k6-load` is a load test: left out
+    ");
 }
 
 #[test]
@@ -141,13 +182,13 @@ fn ways_to_tell_which_is_which() {
     let mut placed = [app("one", ""), app("two", "")];
     placed[0].path = "services/orders".to_owned();
     placed[1].path = "services/users".to_owned();
-    out.push(ways("x", "y", &placed, ["services/users/k8s/d.yaml", "services/orders/k8s/d.yaml"], ""));
-    out.push(ways("x", "y", &placed, ["k8s/users/d.yaml", "k8s/orders/d.yaml"], ""));
+    out.push(ways("x", "w", &placed, ["services/users/k8s/d.yaml", "services/orders/k8s/d.yaml"], ""));
+    out.push(ways("x", "w", &placed, ["k8s/users/d.yaml", "k8s/orders/d.yaml"], ""));
     let imaged = [app("one", "acme/orders"), app("two", "acme/users")];
-    let set = "IMG=acme/orders\nkubectl set image deployment/y c=$IMG:1 -n prod\nkubectl -n prod set image deploy x c=acme/users:${TAG}\n";
-    out.push(ways("x", "y", &imaged, ["a.yaml", "b.yaml"], set));
+    let set = "IMG=acme/orders\nkubectl set image deployment/w c=$IMG:1 -n prod\nkubectl -n prod set image deploy x c=acme/users:${TAG}\n";
+    out.push(ways("x", "w", &imaged, ["a.yaml", "b.yaml"], set));
     let sed = "sed -i \"s#IMAGE#acme/orders:${TAG}#g\" k8s/b.yaml\nsed -e 's|x|acme/users:1|' k8s/a.yaml | kubectl apply -f -";
-    out.push(ways("x", "y", &imaged, ["k8s/a.yaml", "k8s/b.yaml"], sed));
+    out.push(ways("x", "w", &imaged, ["k8s/a.yaml", "k8s/b.yaml"], sed));
     insta::assert_snapshot!(out.join("\n\n"), @"");
 }
 
@@ -158,7 +199,7 @@ fn what_is_not_clear_is_asked_with_the_line() {
         tied.unclear.join("\n")
     };
     let mut out = Vec::new();
-    let (x, y) = (deployment("x", "acme/x:1", "{app: x}", ""), deployment("y", "acme/y:1", "{app: y}", ""));
+    let (x, y) = (deployment("x", "acme/x:1", "{app: x}", ""), deployment("w", "acme/w:1", "{app: w}", ""));
     out.push(ask(&[app("shop", "")], &(x.clone() + &y)));
     out.push(ask(
         &[app("shop", "acme/x")],
@@ -168,9 +209,9 @@ fn what_is_not_clear_is_asked_with_the_line() {
     ));
     out.push(ask(&[app("one", "acme/x"), app("two", "acme/x")], &x));
     out.push(ask(
-        &[app("x", "acme/x"), app("y", "acme/y")],
+        &[app("x", "acme/x"), app("w", "acme/w")],
         &(deployment("x", "acme/x", "{app: s, n: x}", "")
-            + &deployment("y", "acme/y", "{app: s, n: y}", "")
+            + &deployment("w", "acme/w", "{app: s, n: w}", "")
             + &service("s", "{app: s}")),
     ));
     out.push(ask(&[app("x", "acme/x")], &(x.clone() + &x.replace("port: 80", "port: 81"))));
@@ -186,7 +227,13 @@ fn workers_and_apps_without_manifests() {
         + &deployment("shop-mailer", "acme/shop:1", "{app: mailer}", "")
         + &deployment("shop-cleaner", "acme/shop:1", "{app: cleaner}", "");
     let apps = [app("shop", "acme/shop"), worker, app("admin", "acme/admin")];
-    insta::assert_snapshot!(told(&tie_up(&apps, &[("k8s/a.yaml", yaml.trim_end_matches("---\n"))], &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&apps, &[("k8s/a.yaml", yaml.trim_end_matches("---\n"))], &[])), @r"
+    mailer: Deployment shop-mailer
+      container shop-mailer
+    shop: Deployment shop
+      container shop
+    unclear: admin: it is not clear what runs it: perhaps Deployment `shop-cleaner` (k8s/a.yaml:23). Write the app's name as the right one is called: `shop-cleaner:` in place of `admin:`, under `apps` in .github/switchover.yml.
+    ");
 }
 
 #[test]
@@ -202,7 +249,12 @@ fn copies_for_environments() {
         [("deploy/dev/shop.yaml", dev.as_str()), ("deploy/prod/shop.yaml", &prod), ("deploy/shop-staging.yaml", &dev)];
     let tied = tie_up(&[app("shop", "acme/shop")], &files, &[]);
     assert_eq!(tied.apps.values().next().unwrap().workloads().next().unwrap()["spec"]["replicas"], 5);
-    insta::assert_snapshot!(told(&tied), @"");
+    insta::assert_snapshot!(told(&tied), @r"
+    shop: Deployment shop
+      container shop
+    note: deploy/dev/shop.yaml: left out, because it is for another environment than `production`
+    note: deploy/shop-staging.yaml: left out, because it is for another environment than `production`
+    ");
     // CI tells which of two is applied; Services that differ in where they point are one.
     let files = [("k8s/a.yaml", dev.as_str()), ("k8s/b.yaml", &prod)];
     let script = Script { path: ".github/workflows/cd.yml", text: "      run: kubectl apply -f ./k8s/b.yaml" };
@@ -216,7 +268,12 @@ fn copies_for_environments() {
         ("service-blue.yml", PAIR_SERVICE),
         ("service-green.yml", &other),
     ];
-    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &files, &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &files, &[])), @r"
+    shop: pair by slot: blue = Deployment shop-blue, green = Deployment shop-green
+      container shop
+      service: Service shop
+    note: Service `shop` stands in 2 files that differ in where it points alone: service-blue.yml is taken
+    ");
 }
 
 #[test]
@@ -250,7 +307,14 @@ fn what_cannot_be_blue_green_is_said() {
         said(&once, true),
         said(&(claim + &pvc("ReadWriteMany")), false),
     ];
-    insta::assert_snapshot!(out.join("\n"), @"");
+    insta::assert_snapshot!(out.join("\n"), @r"
+    shop: k8s/a.yaml:1 is a StatefulSet, which can't be released blue/green: its pods have names and volumes of their own, so there can't be two sets of them. Write it as a Deployment that keeps its data in a database, or leave the app out of `apps`: then it is applied as it is.
+    shop: k8s/a.yaml:1 is a DaemonSet, which can't be released blue/green: it runs once on each node, so there can't be a second one beside it. Write it as a Deployment that keeps its data in a database, or leave the app out of `apps`: then it is applied as it is.
+    shop: k8s/a.yaml:10 is a `hostPort`: two releases can't have one port of a node. Remove the line; a Service leads to the container's port.
+    shop: k8s/a.yaml:12 mounts the claim `files`, which is ReadWriteOnce (k8s/a.yaml:19): two releases on different nodes can't have it at once. Use a class that offers `ReadWriteMany`, keep the files elsewhere, or write `kind: worker` under `apps.shop`, if it may stop during a release.
+    fine
+    fine
+    ");
 }
 
 #[test]
@@ -258,7 +322,21 @@ fn warnings_have_the_line_to_write() {
     let bare = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop}\nspec:\n  selector: {matchLabels: {app: shop}}\n  template:\n    metadata: {labels: {app: shop}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: h}]}}\n      volumes: [{name: v, persistentVolumeClaim: {claimName: gone}}]\n      containers:\n        - name: shop\n          image: acme/shop\n          imagePullPolicy: Never\n          envFrom: [{secretRef: {name: by-hand}}]\n---\napiVersion: v1\nkind: Service\nmetadata: {name: shop}\nspec: {type: LoadBalancer, externalTrafficPolicy: Local, selector: {app: shop}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: shop-headless}\nspec: {clusterIP: None, selector: {app: shop}}\n";
     let mut facts = app("shop", "acme/shop");
     facts.health = Some("/health".to_owned());
-    insta::assert_snapshot!(told(&tie_up(&[facts], &[("k8s/a.yaml", bare)], &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[facts], &[("k8s/a.yaml", bare)], &[])), @r#"
+    shop: Deployment shop
+      container shop
+      service: Service shop
+      shared: Service shop-headless
+    warning: k8s/a.yaml:23: Service `shop-headless` selects shop's pods too, and only `shop` is switched: through it, both releases answer while one is being made ready. Remove it, or let its users come through `shop`.
+    warning: k8s/a.yaml:15: `imagePullPolicy: Never` keeps nodes from fetching a new release: remove the line.
+    warning: k8s/a.yaml:11: the claim `gone` is not among the manifests. Unless it is `ReadWriteMany`, two releases can't have it at once.
+    warning: k8s/a.yaml:10: a required anti-affinity counts both releases: twice as many nodes are needed during one. Write `preferredDuringSchedulingIgnoredDuringExecution`, or `topologySpreadConstraints` with `matchLabelKeys: [pod-template-hash]`.
+    warning: k8s/a.yaml:13: the container `shop` has no readiness probe: one is made that asks for /health. Better, write there: `readinessProbe: {httpGet: {path: /health, port: 8080}}`.
+    warning: k8s/a.yaml:9: `terminationGracePeriodSeconds: 0` cuts every request that is being answered when a pod ends. Write the longest request in its place: `terminationGracePeriodSeconds: 40`.
+    warning: k8s/a.yaml:13: the container `shop` has no `preStop`: a pod that ends still gets requests for a moment. Write there: `lifecycle: {preStop: {sleep: {seconds: 5}}}` (before Kubernetes 1.30: `{preStop: {exec: {command: [sleep, "5"]}}}`).
+    warning: k8s/a.yaml:21: `externalTrafficPolicy: Local` leaves it to the load balancer to notice on which nodes the new release is: the switch takes as long as its health checks. Remove the line, unless the clients' addresses are needed.
+    note: shop: Secret `by-hand` is named by its pods and is not among the manifests: taken as it stands in the namespace, and no part of the release
+    "#);
     let budget = "---\napiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: shop}\nspec: {minAvailable: 1, selector: {matchLabels: {app: shop}}}\n";
     let scaler = |c: &str| {
         format!(
@@ -269,5 +347,14 @@ fn warnings_have_the_line_to_write() {
         + budget
         + &scaler("blue")
         + &scaler("green");
-    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &[("k8s/a.yaml", &yaml)], &[])), @"");
+    insta::assert_snapshot!(told(&tie_up(&[app("shop", "acme/shop")], &[("k8s/a.yaml", &yaml)], &[])), @r"
+    shop: pair by slot: blue = Deployment shop-blue, green = Deployment shop-green
+      container shop
+      service: Service shop
+      autoscaler: HorizontalPodAutoscaler shop-blue
+      budgets: PodDisruptionBudget shop
+    warning: k8s/a.yaml:62: shop has a second HorizontalPodAutoscaler; only `shop-blue` is applied, and always points at what serves. Remove this one, here and in the cluster: `kubectl delete hpa shop-green`.
+    warning: k8s/a.yaml:52: PodDisruptionBudget `shop` counts blue and green together. A copy for each is applied in its place: remove the old one with `kubectl delete pdb shop`.
+    note: k8s/a.yaml:7: `replicas` is not applied, because `shop-blue` sets it
+    ");
 }
