@@ -131,15 +131,24 @@ fn open(facts: &Facts<'_>, units: &[Unit<'_>], settled: &[bool], taken: &[bool],
     let free: Vec<usize> = (0..units.len()).filter(|u| !taken[*u] && may_be_own(facts, &units[*u])).collect();
     let left: Vec<&AppFacts> =
         facts.apps.iter().zip(settled).filter(|(_, settled)| !**settled).map(|(a, _)| a).collect();
-    for app in &left {
-        if free.is_empty() {
+    let mut asked = Vec::new();
+    for app in left {
+        // What runs another app's image, and not this one's, is not meant.
+        let runs = |unit: &Unit<'_>, own: bool| {
+            let of = facts.apps.iter().filter(|a| (a.name == app.name) == own);
+            of.flat_map(|a| unit.images().into_iter().map(|i| image_points(a, i))).any(|points| points > 0)
+        };
+        let may: Vec<usize> =
+            free.iter().copied().filter(|u| runs(&units[*u], true) || !runs(&units[*u], false)).collect();
+        if may.is_empty() {
             tied.notes
                 .push(format!("{}: no manifest runs it: a plain Deployment and Service are made for it", app.name));
         } else {
-            tied.unclear.push(which(app, free.iter().map(|u| &units[*u])));
+            tied.unclear.push(which(app, may.iter().map(|u| &units[*u])));
+            asked.extend(may);
         }
     }
-    if left.is_empty() { Vec::new() } else { free }
+    asked
 }
 
 /// The question, and the line that answers it.

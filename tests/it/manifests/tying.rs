@@ -232,7 +232,8 @@ fn workers_and_apps_without_manifests() {
       container shop-mailer
     shop: Deployment shop
       container shop
-    unclear: admin: it is not clear what runs it: perhaps Deployment `shop-cleaner` (k8s/a.yaml:23). Write the app's name as the right one is called: `shop-cleaner:` in place of `admin:`, under `apps` in .github/switchover.yml.
+    warning: Deployment `shop-cleaner` (k8s/a.yaml:23) runs the image of shop too, and no app is named so: it is left as it is, with its old image. To release it with the others, write `shop-cleaner: {image_of: shop}` under `apps` in .github/switchover.yml, with `kind: worker` if it answers no requests.
+    note: admin: no manifest runs it: a plain Deployment and Service are made for it
     ");
 }
 
