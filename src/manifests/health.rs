@@ -265,7 +265,7 @@ fn pull(image: &str, answer: &str) -> String {
         let _ = write!(words, ": {meaning}");
     }
     if !answer.is_empty() {
-        let _ = write!(words, ". The answer: {}", clean(answer));
+        let _ = write!(words, " (the answer: {})", clean(answer));
     }
     words
 }

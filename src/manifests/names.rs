@@ -52,7 +52,7 @@ pub fn label(text: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
     let plain: String = text.chars().map(fits).collect();
     let trimmed = plain.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    if trimmed == text && trimmed.len() <= LABEL {
+    if trimmed == text && trimmed.len() <= LABEL && !trimmed.is_empty() {
         return trimmed.to_owned();
     }
     let cut = trimmed[..trimmed.len().min(LABEL - 9)].trim_end_matches(|c: char| !c.is_ascii_alphanumeric());

@@ -83,7 +83,7 @@ fn pair<'o>(first: &'o Object, second: &'o Object, services: &[&Object]) -> Opti
                     .all(|(k, v)| a.get(k) == Some(v) || b.get(k) == Some(v) || (a.contains_key(k) && placeholder(v)))
         })
         .collect();
-    let label = label(&differ, &selectors)?.to_owned();
+    let label = label(&differ, &selectors, &a, &b)?.to_owned();
     let values = [a.get(&label)?.clone(), b.get(&label)?.clone()];
     let one = plain(&first.value, differ.iter().filter_map(|k| a.get(*k)));
     let other = plain(&second.value, differ.iter().filter_map(|k| b.get(*k)));
@@ -110,20 +110,34 @@ fn pair<'o>(first: &'o Object, second: &'o Object, services: &[&Object]) -> Opti
     good.then_some(Pair { first, second, label, values, differences })
 }
 
-/// The one differing label that a Service selects on; where none does, the only one.
-fn label<'a>(differ: &[&'a String], selectors: &[BTreeMap<String, String>]) -> Option<&'a str> {
-    let mut on: Vec<&String> = Vec::new();
-    for selector in selectors {
-        let here: Vec<&&String> = differ.iter().filter(|key| selector.contains_key(**key)).collect();
-        if let [key] = here.as_slice()
-            && !on.contains(key)
-        {
-            on.push(key);
-        }
-    }
+/// The differing label that a Service selects on; where none does, the only one. Of several that follow each other
+/// (`version: v1` with `color: blue`), the one whose values read like twins; a switch changes them together.
+fn label<'a>(
+    differ: &[&'a String],
+    selectors: &[BTreeMap<String, String>],
+    a: &BTreeMap<String, String>,
+    b: &BTreeMap<String, String>,
+) -> Option<&'a str> {
+    let on: Vec<&'a str> = differ
+        .iter()
+        .filter(|key| selectors.iter().any(|selector| selector.contains_key(**key)))
+        .map(|key| key.as_str())
+        .collect();
+    let twins = |key: &str| match (a.get(key), b.get(key)) {
+        (Some(x), Some(y)) => are_twins(&[x.clone(), y.clone()]),
+        _ => false,
+    };
     match (on.as_slice(), differ) {
-        ([key], _) | ([], [key]) => Some(key),
-        _ => None,
+        ([key], _) => Some(key),
+        ([], [key]) => Some(key),
+        ([], _) => None,
+        // `blue` and `green` say more than `v1` and `v2`, which stand for other things too.
+        (several, _) => several
+            .iter()
+            .find(|key| twins(key) && a.get(**key).is_some_and(|v| v.len() > 2))
+            .or_else(|| several.iter().find(|key| twins(key)))
+            .or_else(|| several.first())
+            .copied(),
     }
 }
 

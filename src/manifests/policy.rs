@@ -75,6 +75,19 @@ const CLUSTER: [&str; 38] = [
     "VolumeAttributesClass",
 ];
 
+/// Versions that left Kubernetes, and what came in their place ("Deprecated API Migration Guide").
+const GONE: [(&str, &str); 9] = [
+    ("apps/v1beta1", "apps/v1"),
+    ("apps/v1beta2", "apps/v1"),
+    ("extensions/v1beta1", "apps/v1"),
+    ("networking.k8s.io/v1beta1", "networking.k8s.io/v1"),
+    ("policy/v1beta1", "policy/v1"),
+    ("batch/v1beta1", "batch/v1"),
+    ("batch/v2alpha1", "batch/v1"),
+    ("autoscaling/v2beta1", "autoscaling/v2"),
+    ("autoscaling/v2beta2", "autoscaling/v2"),
+];
+
 /// Everything in the objects that the operator does not let a repository apply. Empty: all of it may be applied.
 #[must_use]
 pub fn refuse(objects: &[Object], policy: &ManifestPolicy) -> Vec<Refusal> {
@@ -136,6 +149,12 @@ fn kind(object: &Object, policy: &ManifestPolicy) -> Option<Refusal> {
         }
         _ => {}
     }
+    let version = text(&object.value, "/apiVersion");
+    if let Some((_, now)) = GONE.iter().find(|(gone, _)| *gone == version) {
+        let now = if kind == "Ingress" { "networking.k8s.io/v1" } else { now };
+        let words = format!("`apiVersion: {version}` left Kubernetes years ago: write `apiVersion: {now}`");
+        return Some(object.refusal("/apiVersion", words));
+    }
     // Names of the cluster's own kinds are also names of an add-on's namespaced ones: those have other groups.
     let cluster = CLUSTER.contains(&kind) && !(kind == "ClusterPolicy" && group.is_empty());
     if cluster {
@@ -153,10 +172,6 @@ fn kind(object: &Object, policy: &ManifestPolicy) -> Option<Refusal> {
     }
     let mend =
         format!("the operator can allow it: `kinds = [\"{}\"]` in the target's settings", full.trim_matches('`'));
-    if matches!(kind, "Deployment" | "Ingress" | "StatefulSet" | "DaemonSet") && group == "extensions" {
-        let now = if kind == "Ingress" { "networking.k8s.io/v1" } else { "apps/v1" };
-        return refused(format!("{full} left Kubernetes years ago: write `apiVersion: {now}`"));
-    }
     if kind == "CronJob" || kind == "Job" {
         return refused(format!("{full} is none that is known: write `apiVersion: batch/v1`"));
     }

@@ -299,6 +299,14 @@ pub(super) fn placeholder(text: &str) -> bool {
         || (text.starts_with('{') && text.ends_with('}'))
 }
 
+/// Whether an image's name is meant to be filled in by a script: real ones are in lower case after the registry's host
+/// ("Distribution reference grammar").
+pub(super) fn image_placeholder(image: &str) -> bool {
+    let name = super::look::repository(image);
+    let path = name.split_once('/').filter(|(host, _)| host.contains(['.', ':'])).map_or(name, |(_, path)| path);
+    image.is_empty() || placeholder(name) || path.chars().any(|c| c.is_ascii_uppercase())
+}
+
 /// Values that must be texts and are not: `ConfigMap.data`, labels, environment. The commonest mistake in manifests.
 fn not_texts(object: &Object) -> Vec<Refusal> {
     let mut maps: Vec<String> = vec!["/metadata/labels".into(), "/metadata/annotations".into()];
@@ -320,6 +328,11 @@ fn not_texts(object: &Object) -> Vec<Refusal> {
                 let pointer = format!("{template}/spec/{list}/{c}/env");
                 let env = object.value.pointer(&pointer).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
                 for (i, variable) in env.iter().enumerate() {
+                    if variable.get("name").is_some_and(|n| n.is_number() || n.is_boolean()) {
+                        let words = "the name of a variable must be a text: put it in quotes";
+                        found.push(object.refusal(&format!("{pointer}/{i}/name"), words));
+                        continue;
+                    }
                     let value = variable.get("value");
                     if value.is_some_and(|v| v.is_number() || v.is_boolean()) {
                         let name = shown(text(variable, "/name"));

@@ -58,9 +58,20 @@ pub fn service(manifests: &AppManifests, app: &AppName, port: Option<u16>) -> Op
 pub fn selector(manifests: &AppManifests, slot: &Slot, colour: Option<&str>) -> BTreeMap<String, String> {
     let mut selector = authors_selector(manifests);
     match (&manifests.shape, colour) {
-        (Shape::Pair { label, .. }, Some(colour)) => selector.insert(label.clone(), colour.to_owned()),
-        _ => selector.insert(SLOT.to_owned(), names::label(slot.as_str())),
-    };
+        (Shape::Pair { label, workloads }, Some(colour)) => {
+            // Labels that follow the colour (`version: v1` with `color: blue`) change with it.
+            let own = workloads.get(colour).map(look::pod_labels).unwrap_or_default();
+            for (key, value) in &mut selector {
+                if let Some(here) = own.get(key) {
+                    value.clone_from(here);
+                }
+            }
+            selector.insert(label.clone(), colour.to_owned());
+        }
+        _ => {
+            selector.insert(SLOT.to_owned(), names::label(slot.as_str()));
+        }
+    }
     selector
 }
 
@@ -84,7 +95,10 @@ pub fn slot_of_selector(manifests: &AppManifests, selector: &BTreeMap<String, St
     if let Shape::Pair { label, workloads } = &manifests.shape {
         let have = || workloads.keys().map(|k| shown(k)).collect::<Vec<_>>().join(" and ");
         return match selector.get(label) {
-            Some(colour) if workloads.contains_key(colour) => Pointed::Colour(colour.clone()),
+            Some(colour) if workloads.contains_key(colour) => match mixed(workloads, colour, selector) {
+                None => Pointed::Colour(colour.clone()),
+                Some(pair) => Pointed::Unknown(format!("{label}={colour} with {pair}, which no pod of the pair has")),
+            },
             Some(other) => Pointed::Unknown(format!("{label}={other}, and the pair has {}", have())),
             None => Pointed::Wide,
         };
@@ -102,6 +116,16 @@ pub fn slot_of_selector(manifests: &AppManifests, selector: &BTreeMap<String, St
     }
     let pairs: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
     Pointed::Unknown(format!("{}, which no pod of this app has", pairs.join(", ")))
+}
+
+/// What a selector says beside a colour that belongs to the other one of the pair.
+fn mixed(workloads: &BTreeMap<String, Value>, colour: &str, selector: &BTreeMap<String, String>) -> Option<String> {
+    let own = look::pod_labels(workloads.get(colour)?);
+    let strange = selector.iter().find(|(key, value)| {
+        let others = workloads.values().any(|w| look::pod_labels(w).get(*key) == Some(value));
+        others && own.get(*key).is_some_and(|here| here != *value)
+    });
+    strange.map(|(key, value)| format!("{key}={value}"))
 }
 
 /// The author's autoscaler, pointed at this Deployment. None where the author has none.

@@ -268,8 +268,13 @@ fn literal(value: &str) -> String {
 /// Copies of the configuration, and what each is called instead, by kind and name.
 pub(super) fn configs(manifests: &AppManifests, order: &SlotOrder) -> (Vec<Value>, BTreeMap<(String, String), String>) {
     let (mut copies, mut renamed) = (Vec::new(), BTreeMap::new());
+    // Of a pair, the other one's are no part of this slot.
+    let named = author(manifests, order.colour.as_deref()).map(config_names).unwrap_or_default();
     for config in &manifests.configs {
         let (kind, name) = (text(config, "/kind").to_owned(), text(config, "/metadata/name").to_owned());
+        if !named.contains(&(kind.clone(), name.clone())) {
+            continue;
+        }
         let mut copy = config.clone();
         super::read::strip(&mut copy);
         let mut labels = order.labels.clone();

@@ -12,6 +12,7 @@ mod exec;
 mod github;
 mod infer;
 mod kubernetes;
+mod manifests;
 mod pages;
 mod plan;
 mod report;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{Tied, scripts::Hints};
 use crate::{
     domain::config::mistake::shown,
@@ -26,14 +28,13 @@ const STALE: [&str; 14] = [
     "tmp",
 ];
 /// Words for environments, those of one line for the same.
-const ENVIRONMENTS: [&[&str]; 7] = [
-    &["production", "prod", "prd", "live"],
+const ENVIRONMENTS: [&[&str]; 6] = [
+    &["production", "prod", "prd"],
     &["staging", "stage", "stg", "preprod"],
     &["development", "develop", "dev"],
     &["testing", "qa"],
     &["uat"],
-    &["demo"],
-    &["local", "minikube", "kind"],
+    &["local", "minikube"],
 ];
 
 /// The words of a path, in lower case, without its ending.
@@ -53,12 +54,17 @@ fn is_stale(path: &str) -> bool {
     words(path).iter().any(|w| STALE.contains(&w.as_str()))
 }
 
+/// The same of its folder alone: a file called `old` may be one of two that are both used.
+fn in_stale_folder(path: &str) -> bool {
+    path.rsplit_once('/').is_some_and(|(folder, _)| is_stale(folder))
+}
+
 /// The objects that are meant, in the order given.
 pub(super) fn choose<'o>(objects: &'o [Object], environment: &str, hints: &Hints, tied: &mut Tied) -> Vec<&'o Object> {
     let mut left: Vec<&Object> = objects.iter().filter(|o| !o.is("Namespace", "")).collect();
     let runs = |o: &Object| o.kind() == "Deployment" || o.kind() == "StatefulSet";
-    if left.iter().any(|o| runs(o) && !is_stale(&o.file)) {
-        drop_files(&mut left, |o| is_stale(&o.file), "looks like a copy that is no longer used", tied);
+    if left.iter().any(|o| runs(o) && !in_stale_folder(&o.file)) {
+        drop_files(&mut left, |o| in_stale_folder(&o.file), "looks like a copy that is no longer used", tied);
     }
     let ours = ENVIRONMENTS
         .iter()
@@ -75,11 +81,28 @@ pub(super) fn choose<'o>(objects: &'o [Object], environment: &str, hints: &Hints
     }
     let mut dropped: Vec<&Object> = Vec::new();
     for ((kind, _, name), copies) in groups.into_iter().filter(|(_, copies)| copies.len() > 1) {
+        let used: Vec<&Object> = copies.iter().copied().filter(|o| !is_stale(&o.file)).collect();
+        let copies = if used.is_empty() {
+            copies
+        } else {
+            dropped.extend(copies.iter().filter(|o| is_stale(&o.file)));
+            used
+        };
         let applied: Vec<&Object> = copies.iter().copied().filter(|o| hints.applies(&o.file)).collect();
         let equal = copies.iter().all(|o| o.value == copies[0].value);
         let keep = match applied.as_slice() {
             [one] => *one,
-            _ if equal => copies[0],
+            _ if copies.len() == 1 || equal => copies[0],
+            // `service-blue.yaml` and `service-green.yaml`: two ways to write where it points, which is ours.
+            _ if kind == "Service" && copies.iter().all(|o| elsewhere(o) == elsewhere(copies[0])) => {
+                tied.notes.push(format!(
+                    "Service {} stands in {} files that differ in where it points alone: {} is taken",
+                    shown(&name),
+                    copies.len(),
+                    copies[0].file
+                ));
+                copies[0]
+            }
             _ => {
                 let places: Vec<String> = copies.iter().take(4).map(|o| o.at()).collect();
                 let folder = copies[0].file.rsplit_once('/').map_or(".", |(folder, _)| folder);
@@ -102,6 +125,15 @@ pub(super) fn choose<'o>(objects: &'o [Object], environment: &str, hints: &Hints
     left.retain(|o| !dropped.iter().any(|d| std::ptr::eq(*d, *o)));
     drop_load_tests(&mut left, tied);
     left
+}
+
+/// A Service without what its selector says.
+fn elsewhere(service: &Object) -> Value {
+    let mut copy = service.value.clone();
+    if let Some(selector) = copy.pointer_mut("/spec/selector").and_then(Value::as_object_mut) {
+        selector.values_mut().for_each(|value| *value = Value::Null);
+    }
+    copy
 }
 
 fn drop_files<'o>(left: &mut Vec<&'o Object>, gone: impl Fn(&'o Object) -> bool, why: &str, tied: &mut Tied) {

@@ -34,7 +34,7 @@ pub(super) struct Of<'t, 'o> {
 pub(super) fn gather(facts: &Facts<'_>, units: &[Unit<'_>], assigned: &Assigned, objects: &[&Object], tied: &mut Tied) {
     let mut used: Vec<&Object> = Vec::new();
     let mut all: Vec<Of<'_, '_>> = Vec::new();
-    for (app, unit) in facts.apps.iter().zip(assigned) {
+    for (app, unit) in facts.apps.iter().zip(&assigned.of) {
         let Some(unit) = unit.map(|u| &units[u]) else { continue };
         used.extend(unit.objects());
         if let Some(words) = warn::impossible(app, unit, objects) {
@@ -65,7 +65,7 @@ pub(super) fn gather(facts: &Facts<'_>, units: &[Unit<'_>], assigned: &Assigned,
     }
     // Workloads that run no app: databases stay, the rest is other people's.
     let mut rest: Vec<&Object> = Vec::new();
-    for unit in units {
+    for (unit, asked) in units.iter().zip(&assigned.asked) {
         for object in unit.objects() {
             if used.iter().any(|u| std::ptr::eq(*u, object)) {
                 continue;
@@ -73,10 +73,10 @@ pub(super) fn gather(facts: &Facts<'_>, units: &[Unit<'_>], assigned: &Assigned,
             used.push(object);
             if beside(facts, unit) {
                 rest.push(object);
-            } else if !facts.apps.iter().any(|a| unit.images().iter().any(|i| super::score::image_points(a, i) > 0)) {
+            } else if !asked {
                 let images = unit.images().join(", ");
                 tied.notes.push(format!(
-                    "{}: {} {} runs {}, which is no app of this repository: left out",
+                    "{}: {} {} runs {}, which none of the apps does: left out",
                     object.at(),
                     object.kind(),
                     shown(object.name()),

@@ -96,16 +96,6 @@ impl<'o> Unit<'o> {
         }
     }
 
-    /// Labels that all of its pods have.
-    fn labels(&self) -> BTreeMap<String, String> {
-        let mut labels = look::pod_labels(&self.first.value);
-        if let Some(pair) = &self.pair {
-            let other = look::pod_labels(&pair.second.value);
-            labels.retain(|key, value| other.get(key) == Some(value));
-        }
-        labels
-    }
-
     /// Images of its containers, as written.
     fn images(&self) -> Vec<&'o str> {
         let Some(template) = look::template(&self.first.value) else { return Vec::new() };

@@ -108,7 +108,9 @@ fn serves(service: &Object, unit: &Unit<'_>) -> bool {
             return true;
         }
     }
-    look::selects(&selector, &unit.labels())
+    // Labels that follow the colour count as either's.
+    let (a, b) = (pod_labels(&pair.first.value), pod_labels(&pair.second.value));
+    !selector.is_empty() && selector.iter().all(|(k, v)| a.get(k) == Some(v) || b.get(k) == Some(v))
 }
 
 /// Each app its Service: of several, the one that users come through.
@@ -149,6 +151,19 @@ pub(super) fn services<'o>(
         };
         of.service = Some(main);
         used.push(main);
+        if let Some(pair) = &of.unit.pair
+            && let Some(other) = found[1..].iter().find(|o| named_like(o, &pair.values))
+            && named_like(main, &pair.values)
+        {
+            tied.warnings.push(format!(
+                "{}: of the Services {} and {}, each made for one of the pair, {} is the one that is switched, whatever \
+                 its name says. Better, add one with a name of its own, and lead users there.",
+                main.at(),
+                shown(main.name()),
+                shown(other.name()),
+                shown(main.name())
+            ));
+        }
         if text(&main.value, "/spec/clusterIP") == "None" {
             tied.warnings.push(format!(
                 "{}: Service {} is headless: callers keep the pods' addresses from DNS, and go on to ask the old release \
@@ -202,13 +217,20 @@ fn points(service: &Object, of: &Of<'_, '_>, entered: &[String]) -> i32 {
     if let Some(pair) = &of.unit.pair {
         points += i32::from(texts(&service.value, "/spec/selector").contains_key(&pair.label)) * 5;
         let words: Vec<String> = name.to_lowercase().split(['-', '_', '.']).map(str::to_owned).collect();
-        let own = |v: &String| {
-            words.contains(&v.to_lowercase()) || words.iter().any(|w| v.to_lowercase().ends_with(&format!("-{w}")))
-        };
         let preview = ["preview", "idle", "inactive", "test", "staging"].iter().any(|w| words.iter().any(|x| x == w));
-        points -= i32::from(pair.values.iter().any(own) || preview) * 7;
+        points -= i32::from(named_like(service, &pair.values) || preview) * 7;
     }
     points
+}
+
+/// Whether a Service's name has a colour in it.
+fn named_like(service: &Object, values: &[String; 2]) -> bool {
+    let words: Vec<String> = service.name().to_lowercase().split(['-', '_', '.']).map(str::to_owned).collect();
+    let twins = ["blue", "green", "v1", "v2"];
+    values.iter().any(|value| {
+        let value = value.to_lowercase();
+        words.contains(&value) || words.iter().any(|w| value.ends_with(&format!("-{w}")))
+    }) || words.iter().any(|w| twins.contains(&w.as_str()))
 }
 
 /// Names of the Services that an Ingress or a route leads to.

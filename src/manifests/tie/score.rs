@@ -3,7 +3,7 @@
 use super::{AppFacts, Unit, scripts::Hints};
 use crate::manifests::{
     look::{self, full_name, image_name, text},
-    read::placeholder,
+    read::image_placeholder,
 };
 
 /// What a name has that says nothing about which app it is.
@@ -69,7 +69,7 @@ pub(super) fn alike(a: &str, b: &str) -> u32 {
 
 /// Whether this image is one of the app's: by its whole name, or by its last part.
 pub(super) fn image_points(app: &AppFacts, image: &str) -> u32 {
-    if image.is_empty() || placeholder(look::repository(image)) {
+    if image_placeholder(image) {
         return 0;
     }
     let full = full_name(image);
@@ -168,7 +168,7 @@ const KNOWN: [&str; 44] = [
 
 /// Whose program an image is, if it is one that everybody knows or of Docker's own library.
 pub(super) fn third_party(image: &str) -> Option<String> {
-    if image.is_empty() || placeholder(look::repository(image)) {
+    if image_placeholder(image) {
         return None;
     }
     let name = image_name(image);
