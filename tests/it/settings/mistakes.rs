@@ -125,10 +125,6 @@ fn variables() {
         expected: a path
         see: `switchover schema settings`, docs/configure.md
 
-    SWITCHOVER_EXECUTOR: `nomad` is not one of the words
-        expected: one of local, docker, kubernetes
-        see: `switchover schema settings`, docs/configure.md
-
     SWITCHOVER_LISTEN: `:80` is not an address with a port
         expected: an address and a port, such as 127.0.0.1:8080 or [::]:8080; did you mean `0.0.0.0:80`?
         see: `switchover schema settings`, docs/configure.md
@@ -151,6 +147,10 @@ fn variables() {
 
     SWITCHOVER_APP_ID: `seven` is not a whole number in range
         expected: a whole number from 1 to 9223372036854775807
+        see: `switchover schema settings`, docs/configure.md
+
+    SWITCHOVER_EXECUTOR: `nomad` is not one of the words
+        expected: one of local, docker, kubernetes
         see: `switchover schema settings`, docs/configure.md
 
     SWITCHOVER_PRIVATE_KEY: is not an RSA private key in PEM form
