@@ -145,3 +145,20 @@ async fn what_is_live_is_built_anew_on_command_and_on_a_newer_base() {
     assert_eq!(page(&rig, "version").await, "new base");
     rig.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_nobody_wrote_down_starts_by_its_own_command() {
+    let Some(engine) = engine("an_image_that_nobody_wrote_down_starts_by_its_own_command") else { return };
+    let rig = Rig::start_with(&|folder| settings(engine, folder)).await;
+    // As inferred for a release of files: what it names is not in the image.
+    let config = config("x", "{build: {run: \"mkdir -p www && echo here > www/version\"}}");
+    let config = config.replace("    image: x\n", "    start: java -jar target/shop.jar --server.port=$PORT\n");
+    let dockerfile = format!(
+        "FROM {SMALL}\nCOPY www /www\nEXPOSE 8080\nCMD [\"httpd\", \"-f\", \"-p\", \"8080\", \"-h\", \"/www\"]\n"
+    );
+    let files = [(".github/switchover.yml", Some(config.as_str())), ("Dockerfile", Some(dockerfile.as_str()))];
+    let one = rig.push("main", &files, "one").await;
+    rig.deployed(&one, "success").await;
+    assert_eq!(page(&rig, "version").await, "here");
+    rig.stop().await;
+}
