@@ -64,6 +64,8 @@ pub enum Reuse {
     Fitting,
     /// All but these apps': somebody asked to run them again.
     Except(BTreeSet<String>),
+    /// All but what is released: somebody asked to build it anew.
+    Tests,
     /// None.
     Nothing,
 }
@@ -286,20 +288,22 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
         .steps
         .iter()
         .map(|(n, s)| (n.as_str(), s))
-        .filter(|(n, _)| *n != "build" || releasing || only_build)
+        .filter(|(n, _)| *n != "build" || (releasing && app.image_tag.is_none()) || only_build)
         .collect();
     if wanted.is_empty() && !releasable {
         return None;
     }
     let build_key = build_key(facts, name, app);
-    let digest = facts.built.get(&build_key).filter(|_| releasable && may_reuse(facts, name)).cloned();
+    let standing = facts.built.get(&build_key).filter(|_| releasable && may_reuse(facts, name));
+    let digest = standing.filter(|_| facts.reuse != Reuse::Tests).cloned();
     let has_build = wanted.iter().any(|(n, _)| *n == "build");
     let mut steps: Vec<NewStep> = wanted
         .iter()
         .map(|(step, spec)| {
             let tree_key = step_key(facts, app, step, spec);
             // What is released must come out of this workspace: the step that makes it runs unless the release stands.
-            let makes_release = releasable && digest.is_none() && (*step == "build" || !has_build);
+            let made_here = releasable && digest.is_none() && app.image_tag.is_none();
+            let makes_release = made_here && (*step == "build" || !has_build);
             let reused = facts.proven.get(&tree_key).filter(|_| !makes_release && may_reuse(facts, name)).cloned();
             NewStep { id: StepId(ids()), name: (*step).to_owned(), tree_key, reused }
         })
@@ -332,15 +336,22 @@ fn job(facts: &Facts<'_>, name: &str, app: &App, releasing: bool, ids: &mut dyn 
                 port: app.port,
                 start: app.start.clone(),
                 health: app.health.clone(),
+                pushed_as: app.image_tag.as_ref().map(|tag| tag_of(tag, &s.test)),
+                fresh: facts.reuse == Reuse::Tests,
             }),
         }),
     };
     Some(NewJob { id: JobId(ids()), app: name.to_owned(), priority: i64::from(!releasing), spec, steps, digest })
 }
 
+/// The tag of a commit, by the app's pattern.
+fn tag_of(pattern: &str, commit: &Sha) -> String {
+    pattern.replace("{sha}", commit.as_str()).replace("{short}", commit.short())
+}
+
 fn may_reuse(facts: &Facts<'_>, app: &str) -> bool {
     match &facts.reuse {
-        Reuse::Fitting => true,
+        Reuse::Fitting | Reuse::Tests => true,
         Reuse::Except(apps) => !apps.contains(app),
         Reuse::Nothing => false,
     }
@@ -387,9 +398,11 @@ fn step_key(facts: &Facts<'_>, app: &App, name: &str, step: &Step) -> String {
 /// What makes two builds the same.
 fn build_key(facts: &Facts<'_>, name: &str, app: &App) -> String {
     let steps: Vec<String> = app.steps.iter().map(|(n, s)| step_key(facts, app, n.as_str(), s)).collect();
-    let made = match facts.images.get(name) {
-        None => format!("{:?}", app.files),
-        Some(image) => format!("image {image} {:?}", app.dockerfile),
+    let made = match (facts.images.get(name), &app.image_tag) {
+        (None, _) => format!("{:?}", app.files),
+        (Some(image), None) => format!("image {image} {:?}", app.dockerfile),
+        // What another CI made of the same tree need not be the same: each commit has its own.
+        (Some(image), Some(tag)) => format!("pushed {image} {}", tag_of(tag, &facts.subject.test)),
     };
     hash(&["build", name, tree(facts, app), facts.root, facts.tools, &steps.join(","), &made])
 }

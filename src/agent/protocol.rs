@@ -269,6 +269,9 @@ pub struct ServiceStatus {
     /// Its further listeners.
     #[serde(default)]
     pub doors: Vec<Door>,
+    /// Of all these, those that can't be had just now.
+    #[serde(default)]
+    pub missing: Vec<SocketAddr>,
     /// Claimed epoch.
     pub epoch: Epoch,
     /// The slot that serves.

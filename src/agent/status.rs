@@ -27,6 +27,7 @@ impl Agent {
         ServiceStatus {
             listen: service.listen,
             doors: service.doors.clone(),
+            missing: self.missing(service.listen.into_iter().chain(service.doors.iter().map(|d| d.listen))),
             epoch: service.epoch,
             active: service.active.clone(),
             switched_at: service.switched_at,

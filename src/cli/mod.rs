@@ -119,6 +119,13 @@ enum Command {
         /// The environment; default: the only one.
         environment: Option<String>,
     },
+    /// Build the commit that is live anew, from nothing that earlier builds left, and release that.
+    Rebuild {
+        #[command(flatten)]
+        at: At,
+        /// The environment; default: the only one.
+        environment: Option<String>,
+    },
     /// Show what a release would change in a cluster, before anything is applied.
     Plan {
         #[command(flatten)]
@@ -234,6 +241,7 @@ pub fn run() -> ExitCode {
         Command::Rollback { at, environment, to } => tell::command(&at, Verb::Rollback, environment, None, to),
         Command::Resume { at, environment } => tell::command(&at, Verb::Resume, environment, None, None),
         Command::Cancel { at, environment } => tell::command(&at, Verb::Cancel, environment, None, None),
+        Command::Rebuild { at, environment } => tell::command(&at, Verb::Rebuild, environment, None, None),
         Command::Plan { at, environment, sha } => tell::plan(&at, environment, sha),
         Command::Doctor { config, rbac, names } => return doctor::doctor(config.as_deref(), rbac.then_some(&names)),
         Command::Explain { at, subject } => tell::about(&at, "explain", &subject),

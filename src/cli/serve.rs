@@ -65,6 +65,8 @@ pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 
 /// `switchover serve`.
 pub fn serve(config: Option<&Path>) -> ExitCode {
+    // The crypto library gathers entropy when it is first asked for some, for some 30 ms: while the database is opened.
+    std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     let standard = Path::new("switchover.toml");
     let file = config.or_else(|| standard.is_file().then_some(standard));
     let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();

@@ -297,6 +297,12 @@ pub struct ImageSpec {
     pub start: Option<String>,
     /// The path that tells whether it is ready.
     pub health: Option<String>,
+    /// Somebody else's CI pushes it with this tag: it is waited for, not built.
+    #[serde(default)]
+    pub pushed_as: Option<String>,
+    /// Built without anything of earlier builds.
+    #[serde(default)]
+    pub fresh: bool,
 }
 
 /// What started a run: decides what its steps may see and write.

@@ -54,6 +54,8 @@ pub enum Verb {
     Resume,
     /// Stop a release that is not switched yet.
     Cancel,
+    /// Build what is live anew, and release that.
+    Rebuild,
 }
 
 /// One environment, as `status` tells it.
@@ -99,6 +101,7 @@ impl Engine {
             Verb::Cancel => self.cancel(repo, &name).await,
             Verb::Promote => self.promote(repo, &name, command).await,
             Verb::Rollback => self.rollback(repo, &environment, command).await,
+            Verb::Rebuild => self.rebuild(repo, &name, &command.actor).await,
         }
     }
 
@@ -434,15 +437,15 @@ pub async fn rerun(
         return Err(EngineError::Refused(format!("nothing of ours ran on {}", head.short())));
     }
     for (run, reuse) in again {
-        attempt(engine, delivery, &repo, &run, reuse, None, &sender.login).await?;
+        attempt(engine, Some(delivery), &repo, &run, reuse, None, &sender.login).await?;
     }
     Ok(())
 }
 
 /// One more attempt of a run. The pull request's base is taken as it is now; the head is the clicked one.
-async fn attempt(
+pub(super) async fn attempt(
     engine: &Engine,
-    delivery: &Delivery,
+    delivery: Option<&Delivery>,
     repo: &RepoInfo,
     run: &Run,
     reuse: Reuse,
@@ -478,11 +481,11 @@ async fn attempt(
         base,
         attempt: engine.store.attempts(id, run.context, &run.lane, &run.head).await? + 1,
         trust: trust.unwrap_or(own_trust),
-        delivery: Some(delivery.guid.clone()),
+        delivery: delivery.map(|d| d.guid.clone()),
         detail: RunDetail { branch, sender: sender.to_owned(), ..RunDetail::default() },
     };
     let decision = engine.decide(repo, subject, &conflicts, reuse).await?;
-    planner::write(engine, Some(&delivery.guid), repo, decision, &run.head, None, None).await
+    planner::write(engine, delivery.map(|d| &d.guid), repo, decision, &run.head, None, None).await
 }
 
 /// Somebody pressed one of our buttons. The answer is a note for `explain`; none when it is written already.
@@ -518,7 +521,7 @@ pub async fn button(
         if author.as_deref() == Some(&sender.login) {
             return Err(EngineError::Refused("the author can't approve their own code".into()));
         }
-        attempt(engine, delivery, repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login)
+        attempt(engine, Some(delivery), repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login)
             .await?;
         return Ok(None);
     }

@@ -1,20 +1,25 @@
 //! What the planner must know about a commit, read from git and the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Engine, EngineError};
 use crate::{
     domain::{
         config::{self, RepoConfig},
         event::RepoInfo,
-        ids::{Digest, RepoId, Sha},
+        ids::{Digest, RepoId, RepoRef, Sha},
         planned::Reused,
         run::{ConfigMistake, Context},
     },
     exec::git::{FileEntry, GitError, Mirrors},
+    image::Images,
     infer,
     plan::{self, Earlier, Facts, Reuse, Subject},
     settings::ExecutorKind,
+    store::Standing,
 };
 
 /// Where a repository says what to do.
@@ -25,6 +30,8 @@ const LARGEST_CONFIG: u64 = 256 * 1024;
 const MOST_FILES: usize = 50_000;
 /// Larger build files are not read.
 const LARGEST_BUILD_FILE: u64 = 1024 * 1024;
+/// So long a registry may take to tell whether a base image is another one; then it counts as the same.
+const BASES: Duration = Duration::from_secs(5);
 
 /// A commit's configuration, as far as it can be understood.
 #[derive(Debug)]
@@ -163,7 +170,7 @@ impl Engine {
         };
         let (steps, builds) = plan::keys(&facts);
         let proven = self.proven(id, &steps).await?;
-        let built = self.built(id, &builds).await?;
+        let built = self.built(&repo.repo, &builds).await?;
         let facts = Facts { proven: &proven, built: &built, ..facts };
         Ok(plan::plan(&facts, &mut uuid::Uuid::now_v7))
     }
@@ -250,20 +257,33 @@ impl Engine {
         Ok(proven)
     }
 
-    async fn built(&self, repo: RepoId, keys: &[String]) -> Result<BTreeMap<String, Digest>, EngineError> {
+    /// The releases that stand, by build key. An image on a base that is another by now does not.
+    async fn built(&self, repo: &RepoRef, keys: &[String]) -> Result<BTreeMap<String, Digest>, EngineError> {
         let mut built = BTreeMap::new();
         for key in keys {
-            if let Some((digest, path)) = self.store.release(repo, key).await? {
-                // An image lies in its registry; a release of files must still be there.
-                if !path.starts_with('/') || std::path::Path::new(&path).is_dir() {
-                    built.insert(key.clone(), digest);
-                } else {
-                    // Somebody cleaned up by hand: it is built again.
-                    self.store.forget_release(repo, key).await?;
-                }
+            let Some(standing) = self.store.release(repo.id, key).await? else { continue };
+            // An image lies in its registry; a release of files must still be there.
+            if standing.path.starts_with('/') && !std::path::Path::new(&standing.path).is_dir() {
+                // Somebody cleaned up by hand: it is built again.
+                self.store.forget_release(repo.id, key).await?;
+            } else if let Some(base) = self.newer_base(repo, &standing).await {
+                tracing::info!(
+                    repo = repo.full_name(),
+                    image = standing.path,
+                    base,
+                    "is built anew: its base is newer"
+                );
+            } else {
+                built.insert(key.clone(), standing.digest);
             }
         }
         Ok(built)
+    }
+
+    async fn newer_base(&self, repo: &RepoRef, standing: &Standing) -> Option<String> {
+        let docker = self.docker.as_ref().filter(|_| !standing.bases.is_empty())?;
+        let images = Images::new(docker, super::images::registries(self, &repo.full_name()));
+        tokio::time::timeout(BASES, images.newer_base(&standing.bases)).await.ok().flatten()
     }
 
     /// Why this server may not run a repository's steps, if it may not.

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError};
@@ -29,13 +30,19 @@ use crate::{
 
 /// The longest that building and pushing may take.
 const LIMIT: Duration = Duration::from_secs(3600);
+/// Between two looks for an image that another CI pushes: soon after the commit, and later.
+const PUSHED: Duration = Duration::from_secs(2);
+const PUSHED_LATER: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(300);
 /// Lines of the log that stand in the check of a build that failed.
 const LAST_LINES: usize = 50;
 
 /// How the step ended.
 pub(super) enum Made {
     /// The image is in its registry.
-    Image(Digest),
+    Image(Digest, BTreeMap<String, Digest>),
+    /// It is not there yet; look again then.
+    NotYet(Timestamp),
     /// It is not, and that is written.
     Not(Outcome),
 }
@@ -111,9 +118,103 @@ pub(super) async fn image_step(
     }
     crate::failpoint::hit("runner.after_image_recorded");
     Ok(match made {
-        Ok(built) => Made::Image(built.digest),
+        Ok(built) => Made::Image(built.digest, built.bases),
         Err(_) => Made::Not(outcome),
     })
+}
+
+/// Looks for an image that somebody else's CI pushes. While it is not there the step goes on, and its job waits in the
+/// queue: nobody holds a place for it.
+///
+/// # Errors
+/// When the store can't be written.
+pub(super) async fn pushed_step(
+    engine: &Engine,
+    job: &Job,
+    step: &Step,
+    spec: &ImageSpec,
+    tag: &str,
+    repo: &RepoRef,
+) -> Result<Made, EngineError> {
+    let Some(docker) = &engine.docker else {
+        return Err(EngineError::Refused("this server has no Docker engine to look for images with".into()));
+    };
+    let name = format!("{}:{tag}", spec.repository);
+    let log = Path::new("logs").join(job.run.to_string()).join(format!("{}.log", step.id));
+    let file = engine.settings.data.join(&log);
+    let disk = |e: std::io::Error| EngineError::Store(StoreError::Disk(e.to_string()));
+    let note = |lines: &[&str]| {
+        let mut log = LogWriter::new(File::create(&file)?, OUTPUT_LIMIT);
+        lines.iter().try_for_each(|line| log.note(line, 0)).and_then(|()| log.finish(0))
+    };
+    let waits = format!("waiting for {name}, which another CI pushes");
+    let now = clock::now();
+    let began = match step.started_at {
+        Some(began) => began,
+        None => {
+            if let Some(dir) = file.parent() {
+                std::fs::create_dir_all(dir).map_err(disk)?;
+            }
+            note(&[&waits]).map_err(disk)?;
+            engine.store.begin_step(job, step.id, &log.to_string_lossy(), now).await?;
+            engine.wake.report.notify_one();
+            now
+        }
+    };
+    let waited = now.duration_since(began).unsigned_abs();
+    let later = |pause: Duration| Ok(Made::NotYet(now + pause));
+    let found = Images::new(docker, registries(engine, &repo.full_name())).find_by_tag(&spec.repository, tag).await;
+    let (outcome, words) = match &found {
+        Ok(Some(digest)) => (Outcome::Success, format!("{}@{digest}, pushed as {tag} by another CI", spec.repository)),
+        Ok(None) if waited < LIMIT => return later(if waited < SOON { PUSHED } else { PUSHED_LATER }),
+        Err(ImageError::Registry { problem, .. }) if problem.passes() && waited < LIMIT => return later(PUSHED_LATER),
+        Ok(None) => {
+            let minutes = LIMIT.as_secs() / 60;
+            (
+                Outcome::Failure,
+                format!("nobody pushed {name} within {minutes} minutes: see `image:` and the CI's own run"),
+            )
+        }
+        Err(e) if e.blame() == Blame::Author => (Outcome::Failure, e.to_string()),
+        Err(e) => (Outcome::Infrastructure, e.to_string()),
+    };
+    note(&[&waits, &words]).map_err(disk)?;
+    if step.state != "done" {
+        let end = if outcome == Outcome::Success { StepEnd::Exited(0) } else { StepEnd::Exited(1) };
+        let result = StepResult {
+            end,
+            started_at: began,
+            finished_at: now,
+            cpu_ms: 0,
+            peak_bytes: 0,
+            output_bytes: 0,
+            truncated: false,
+        };
+        let done = StepDone {
+            outcome,
+            note: Some(words.clone()),
+            result: Some(result),
+            report: None,
+            last_lines: vec![waits, words],
+        };
+        engine.store.end_step(job, step, &done, now).await?;
+        engine.wake.report.notify_one();
+    }
+    Ok(match found {
+        Ok(Some(digest)) => Made::Image(digest, BTreeMap::new()),
+        _ => Made::Not(outcome),
+    })
+}
+
+/// The logins of a repository.
+pub(super) fn registries(engine: &Engine, full_name: &str) -> Vec<RegistryAccess> {
+    let granted = engine.settings.registries_for(full_name).map(|(host, r)| RegistryAccess {
+        host: host.to_owned(),
+        username: r.username.clone(),
+        password: r.password.clone(),
+        plain_http: r.plain_http,
+    });
+    granted.collect()
 }
 
 #[expect(clippy::too_many_arguments, reason = "the parts of one build, used once")]
@@ -144,12 +245,6 @@ async fn make(
         journal.line(&if from.is_empty() { text.clone() } else { format!("{text} ({from})") });
     }
     let full_name = repo.full_name();
-    let granted = engine.settings.registries_for(&full_name).map(|(host, r)| RegistryAccess {
-        host: host.to_owned(),
-        username: r.username.clone(),
-        password: r.password.clone(),
-        plain_http: r.plain_http,
-    });
     let created =
         engine.mirrors.commit(job.repo, &job.spec.commit).await.map_or_else(|_| clock::now(), |c| c.committed_at);
     let source = format!("{}{full_name}", engine.github.web_url());
@@ -161,10 +256,10 @@ async fn make(
         source: &source,
         created,
         build_args: &BTreeMap::new(),
-        fresh: false,
+        fresh: spec.fresh,
         limit: LIMIT,
     };
-    let images = Images::new(docker, granted.collect());
+    let images = Images::new(docker, registries(engine, &full_name));
     let built = images.build_and_push(&order, &|line| journal.feed(line), cancel).await?;
     let seconds = |d: Duration| format!("{:.1} s", d.as_secs_f64());
     let (new, had) = built.layers;

@@ -1,12 +1,12 @@
 //! The loops. Everything right of a webhook is driven by the store, never by a call chain: each loop reads what is
 //! due, acts, writes the outcome. The happy path, the periodic sweep and the restart run the same code.
 //!
-//! * [`planner`]: deliveries become runs.
+//! * `inbox`: deliveries in order, each given to [`planner`]: deliveries become runs.
 //! * [`facts`]: what the planner must know, read from git and the store.
 //! * [`runner`]: jobs become test results and releases; `images`: the step that makes an image.
 //! * [`releases`]: ended runs become rollouts; gates.
 //! * [`rollouts`]: rollouts are driven through their phases; old slots are retired.
-//! * [`commands`]: what people ask for: promote, rollback, resume, re-run.
+//! * [`commands`]: what people ask for: promote, rollback, resume, re-run; `rebuild`: what is live, built anew.
 //! * [`reporter`]: GitHub is made to show what the store says; messages are sent.
 //! * [`retention`]: what is old and used by nobody goes.
 //! * [`sweeper`]: missed deliveries, branch heads.
@@ -15,16 +15,18 @@ pub mod commands;
 pub mod explain;
 pub mod facts;
 mod images;
+mod inbox;
 mod manifests;
 pub mod planner;
 pub mod preview;
+mod rebuild;
 pub mod releases;
 pub mod reporter;
 pub mod retention;
 pub mod rollouts;
 pub mod runner;
 pub mod sweeper;
-pub mod targets;
+mod targets;
 pub mod tools;
 pub mod views;
 pub mod wake;
@@ -201,7 +203,7 @@ impl Engine {
 
     /// Starts all loops. They end when `shutdown` is cancelled; `tracker` tells when all of them have.
     pub fn start(&self, tracker: &TaskTracker, shutdown: &CancellationToken) {
-        tracker.spawn(planner::run(self.clone(), shutdown.clone()));
+        tracker.spawn(inbox::run(self.clone(), shutdown.clone()));
         tracker.spawn(runner::run(self.clone(), shutdown.clone()));
         tracker.spawn(rollouts::run(self.clone(), shutdown.clone()));
         tracker.spawn(reporter::run(self.clone(), shutdown.clone()));

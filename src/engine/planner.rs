@@ -1,12 +1,6 @@
-//! Deliveries become runs. In order for each repository, side by side between them; one that can't be processed now
-//! is put off and holds up nothing behind it.
+//! Deliveries become runs.
 
-use std::collections::BTreeSet;
-
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-
-use super::{Engine, EngineError, backoff, until};
+use super::{Engine, EngineError};
 use crate::{
     clock,
     domain::{
@@ -15,122 +9,28 @@ use crate::{
         run::{Context, Outcome, RunDetail, Trust},
     },
     exec::git::{GitError, MergeOutcome},
-    github::{GitHubError, webhook},
     plan::{Decision, Reuse, Subject},
-    store::{Delivery, DeliveryState, Planned, RepoState},
+    store::{Delivery, Planned, RepoState},
 };
 
 /// The event name of deliveries that the sweeper and commands make themselves: the body is our own [`Event`].
 pub const OWN_EVENT: &str = "switchover";
-/// Deliveries that are processed side by side.
-const SIDE_BY_SIDE: usize = 8;
-/// After so many tries (about three days, as long as GitHub keeps deliveries) a delivery is given up.
-const MOST_TRIES: i64 = 900;
-
-/// The loop.
-pub async fn run(engine: Engine, shutdown: CancellationToken) {
-    let mut busy = BTreeSet::new();
-    let mut tasks = JoinSet::new();
-    loop {
-        let free = SIDE_BY_SIDE.saturating_sub(tasks.len());
-        let due = match engine.store.due_deliveries(clock::now(), &busy, free).await {
-            Ok(due) => due,
-            Err(e) => {
-                tracing::error!(error = %e, "deliveries can't be read");
-                tokio::select! {
-                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => continue,
-                    () = shutdown.cancelled() => break,
-                }
-            }
-        };
-        for delivery in due {
-            let repo = delivery.repo_id.map_or(0, |r| r.0);
-            if busy.insert(repo) {
-                let engine = engine.clone();
-                tasks.spawn(async move {
-                    process(&engine, &delivery).await;
-                    repo
-                });
-            }
-        }
-        let next = engine.store.next_delivery_at().await.ok().flatten().filter(|_| tasks.is_empty());
-        tokio::select! {
-            () = shutdown.cancelled() => break,
-            () = engine.wake.deliveries.notified() => {}
-            () = until(next) => {}
-            Some(done) = tasks.join_next() => {
-                if let Ok(repo) = done { busy.remove(&repo); } else { busy.clear(); }
-            }
-        }
-    }
-    // What is under way is short; what is not finished is still pending in the store.
-    let _ =
-        tokio::time::timeout(std::time::Duration::from_secs(2), async { while tasks.join_next().await.is_some() {} })
-            .await;
-}
-
-async fn process(engine: &Engine, delivery: &Delivery) {
-    let guid = &delivery.guid;
-    let event = if delivery.event == OWN_EVENT {
-        serde_json::from_slice(&delivery.body).map_err(|e| e.to_string())
-    } else {
-        webhook::normalise(&delivery.event, &delivery.body).map_err(|e| e.to_string())
-    };
-    let result = match event {
-        Err(unreadable) => {
-            tracing::warn!(delivery = %guid, event = delivery.event, "quarantined: {unreadable}");
-            engine.store.end_delivery(guid, DeliveryState::Quarantined, &unreadable, clock::now()).await
-        }
-        Ok(event) => match Box::pin(handle(engine, delivery, event)).await {
-            Ok(Handled::Written) => Ok(()),
-            Ok(Handled::Note(repo, note)) => note_done(engine, delivery, repo, &note).await,
-            Err(EngineError::Refused(why)) => note_done(engine, delivery, delivery.repo_id, &why).await,
-            Err(e) => put_off(engine, delivery, &e).await,
-        },
-    };
-    if let Err(e) = result {
-        tracing::error!(delivery = %guid, error = %e, "the outcome of a delivery can't be written");
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-    }
-    engine.wake.report.notify_one();
-}
-
-async fn note_done(
-    engine: &Engine,
-    delivery: &Delivery,
-    repo: Option<RepoId>,
-    note: &str,
-) -> Result<(), crate::store::StoreError> {
-    engine.store.note_delivery(&delivery.guid, repo.unwrap_or(RepoId(0)), note, clock::now()).await
-}
-
-async fn put_off(engine: &Engine, delivery: &Delivery, e: &EngineError) -> Result<(), crate::store::StoreError> {
-    let guid = &delivery.guid;
-    if delivery.attempts >= MOST_TRIES {
-        tracing::error!(delivery = %guid, error = %e, "given up; `switchover replay` revives it");
-        return engine.store.end_delivery(guid, DeliveryState::Dead, &e.to_string(), clock::now()).await;
-    }
-    let mut at = clock::now() + backoff(delivery.attempts);
-    if let EngineError::GitHub(GitHubError::Limited { until }) = e {
-        at = at.max(*until);
-    }
-    tracing::warn!(delivery = %guid, attempts = delivery.attempts, error = %e, "put off");
-    engine.store.retry_delivery(guid, at, &e.to_string()).await
-}
 
 /// What came of an event.
-enum Handled {
+pub(super) enum Handled {
     /// Runs and the end of the delivery are written already.
     Written,
-    /// Nothing but a note.
+    /// Done, but for a note.
     Note(Option<RepoId>, String),
+    /// There was nothing to do, so there is nothing to show.
+    Nothing(Option<RepoId>, String),
 }
 
-async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Handled, EngineError> {
+pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Handled, EngineError> {
     let now = clock::now();
     match event {
-        Event::Ping => Ok(Handled::Note(None, "GitHub tried the address".into())),
-        Event::Ignored { reason, repo } => Ok(Handled::Note(repo, reason)),
+        Event::Ping => Ok(Handled::Nothing(None, "GitHub tried the address".into())),
+        Event::Ignored { reason, repo } => Ok(Handled::Nothing(repo, reason)),
         Event::Push { repo, git_ref, before, after, sender, .. } => {
             let repo = known(engine, repo).await?;
             push(engine, delivery, repo, &git_ref, before, after, sender).await
@@ -177,7 +77,7 @@ async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Ha
         Event::CheckCompleted { repo, head } => {
             let repo = known(engine, repo).await?;
             engine.wake.rollouts.notify_one();
-            Ok(Handled::Note(Some(repo.repo.id), format!("a check of {} ended: gates are looked at", head.short())))
+            Ok(Handled::Nothing(Some(repo.repo.id), format!("a check of {} ended: gates are looked at", head.short())))
         }
         Event::Installation { installation, change, account, repositories } => {
             let note = installation_changed(engine, installation, change, &repositories).await?;

@@ -258,7 +258,12 @@ impl Engine {
                 )));
             };
             let manifests = frozen.apps.get(&app_name).cloned().map(Box::new);
-            let spec = AppSpec { image: image.cloned(), manifests, ..app_spec(app, environment) };
+            let mut spec = AppSpec { image: image.cloned(), manifests, ..app_spec(app, environment) };
+            // A start that was inferred, or written for a release of files, does not fit into an image that nobody wrote
+            // down: that starts by its own command.
+            if containers && app.image.is_none() && app.image_tag.is_none() && app.image_of.is_none() {
+                spec.start = None;
+            }
             let slot = slot_name(request.commit, app.kind, digest, &spec, &values, &self.key);
             apps.push(DesiredApp { name: app_name, kind: app.kind, slot, digest: digest.clone(), spec });
         }

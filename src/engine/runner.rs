@@ -2,6 +2,7 @@
 //! epoch, and every write of it is fenced.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError,
@@ -10,19 +11,20 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Engine, EngineError, LEASE, backoff,
-    images::{Made, image_step},
+    images::{Made, image_step, pushed_step},
     until,
 };
 use crate::{
     clock,
     domain::{
         ids::{AppName, RepoRef},
-        run::{IMAGE_STEP, Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
+        run::{IMAGE_STEP, ImageSpec, Outcome, StepEnd, StepResult, StepSpec as PlannedStep, TestReport, Trigger},
     },
     exec::{
         caches::{CacheError, CacheJob, Caches, JobHome},
@@ -32,7 +34,7 @@ use crate::{
     },
     report::{redact::Redactor, text::bytes},
     rollout::local::releases,
-    store::{Job, JobNote, Step, StepDone, StoreError},
+    store::{self, Job, JobNote, Step, StepDone, StoreError},
     telemetry::ResultLabel,
 };
 
@@ -113,6 +115,7 @@ async fn work(engine: &Engine, job: Job, ending: &AtomicBool) {
         Ok(Ended::Stopped) if ending.load(Ordering::SeqCst) => engine.store.hand_back_job(&job, now, now).await,
         // Whoever stopped it has written the end of it.
         Ok(Ended::Stopped) => Ok(()),
+        Ok(Ended::Waits(at)) => engine.store.put_off_job(&job, at).await,
         Err(EngineError::Store(StoreError::Fenced(_))) => Ok(()),
         Err(e) if job.attempts >= MOST_TRIES => {
             tracing::error!(job = %job.id, app = job.app, error = %e, "given up");
@@ -147,9 +150,43 @@ enum Ended {
     Over,
     /// It was stopped.
     Stopped,
+    /// Somebody else has to do something first; to be looked at again then.
+    Waits(Timestamp),
+}
+
+/// A job of which nothing is left but an image that another CI pushes: nothing is checked out for a look at it.
+async fn look(engine: &Engine, job: &Job, repo: Option<&RepoRef>) -> Result<Option<Ended>, EngineError> {
+    let image = job.spec.release.as_ref().and_then(|r| r.image.as_ref());
+    let (Some(image), Some(repo)) = (image, repo) else { return Ok(None) };
+    let (Some(tag), None) = (&image.pushed_as, &job.digest) else { return Ok(None) };
+    let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
+    let left = steps.iter().any(|s| s.name != IMAGE_STEP && s.state != "done");
+    let Some(step) = steps.iter().find(|s| s.name == IMAGE_STEP && !left) else { return Ok(None) };
+    let made = pushed_step(engine, job, step, image, tag, repo).await?;
+    close(engine, job, image, made).await.map(Some)
+}
+
+/// Writes what came of a job's last step, its image.
+async fn close(engine: &Engine, job: &Job, image: &ImageSpec, made: Made) -> Result<Ended, EngineError> {
+    match made {
+        Made::Not(Outcome::Cancelled) => return Ok(Ended::Stopped),
+        Made::NotYet(at) => return Ok(Ended::Waits(at)),
+        Made::Not(outcome) => engine.store.end_job(job, outcome, None, clock::now()).await?,
+        Made::Image(digest, bases) => {
+            let build_key = job.spec.release.as_ref().map(|r| r.build_key.as_str()).unwrap_or_default();
+            let made = store::Made { build_key, digest: &digest, path: &image.repository, bases: &bases };
+            engine.store.end_job(job, Outcome::Success, Some(&made), clock::now()).await?;
+        }
+    }
+    crate::failpoint::hit("runner.after_job");
+    Ok(Ended::Over)
 }
 
 async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Result<Ended, EngineError> {
+    let repo = engine.store.repo(job.repo).await?.map(|r| r.info.repo);
+    if let Some(ended) = look(engine, job, repo.as_ref()).await? {
+        return Ok(ended);
+    }
     // What a release reads is written by releases and branches alone; a pull request gets a copy of it.
     let (trust, seed) = match job.spec.trigger {
         Trigger::Release => ("release", None),
@@ -180,9 +217,9 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let home = JobHome::create(&homes, job.id).map_err(|e| EngineError::Machine(e.to_string()))?;
     let caches = Caches::new(engine.settings.data.join("caches"));
     let app = AppName::new(job.app.clone()).map_err(|e| EngineError::Refused(e.to_string()))?;
-    let (entries, repo, place, dir) = (job.spec.cache.clone(), job.repo, home.path().to_owned(), app_dir.clone());
+    let (entries, id, place, dir) = (job.spec.cache.clone(), job.repo, home.path().to_owned(), app_dir.clone());
     let caches = tokio::task::spawn_blocking(move || {
-        let job = CacheJob { repo, app: &app, trust, seed, home: &place, app_dir: &dir };
+        let job = CacheJob { repo: id, app: &app, trust, seed, home: &place, app_dir: &dir };
         caches.prepare(&job, &entries)
     });
     let caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
@@ -190,33 +227,28 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         Err(e @ CacheError::Entry { .. }) => return author(engine, job, &e.to_string()).await,
         Err(e) => return Err(EngineError::Machine(e.to_string())),
     };
-    let repo = engine.store.repo(job.repo).await?.map(|r| r.info.repo);
     let full_name = repo.as_ref().map(RepoRef::full_name).unwrap_or_default();
     let secrets = engine.settings.step_secrets(&full_name, job.spec.trigger, &job.spec.secrets);
     let redactor = Redactor::new(secrets.iter().map(|(_, v)| secrecy::ExposeSecret::expose_secret(v)));
     let steps: Vec<Step> = engine.store.steps(job.run).await?.into_iter().filter(|s| s.job == job.id).collect();
     // A step that ended before a crash stays ended. But what a release is made of lay in the workspace, and that is gone:
     // the step that makes it runs once more, unseen.
+    let image = job.spec.release.as_ref().and_then(|r| r.image.as_ref());
     let unmade = job.spec.release.is_some() && job.digest.is_none();
-    let has_build = steps.iter().any(|s| s.name == "build");
+    let has_build = steps.iter().any(|s| s.name == "build") || image.is_some_and(|i| i.pushed_as.is_some());
     let makes_release =
         |s: &Step| unmade && s.reused_run.is_none() && (s.name == "build" || s.name == IMAGE_STEP || !has_build);
-    let image = job.spec.release.as_ref().and_then(|r| r.image.as_ref());
-    let mut made = None;
     for step in steps.iter().filter(|s| s.state != "done" || makes_release(s)) {
         if let (IMAGE_STEP, Some(image), Some(repo)) = (step.name.as_str(), image, &repo) {
             if job.digest.is_some() {
                 continue;
             }
-            match image_step(engine, job, step, image, repo, workspace.path(), token).await? {
-                Made::Image(digest) => made = Some(digest),
-                Made::Not(Outcome::Cancelled) => return Ok(Ended::Stopped),
-                Made::Not(outcome) => {
-                    engine.store.end_job(job, outcome, None, clock::now()).await?;
-                    return Ok(Ended::Over);
-                }
-            }
-            continue;
+            let made = match &image.pushed_as {
+                Some(tag) => pushed_step(engine, job, step, image, tag, repo).await?,
+                None => image_step(engine, job, step, image, repo, workspace.path(), token).await?,
+            };
+            // The last step of its job.
+            return close(engine, job, image, made).await;
         }
         let Some(spec) = job.spec.steps.iter().find(|s| s.name == step.name) else { continue };
         let place = Place {
@@ -239,12 +271,6 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
             }
         }
     }
-    if let (Some(release), Some(image)) = (&job.spec.release, image) {
-        let built = made.as_ref().map(|digest| (release.build_key.as_str(), digest, image.repository.as_str()));
-        engine.store.end_job(job, Outcome::Success, built, clock::now()).await?;
-        crate::failpoint::hit("runner.after_job");
-        return Ok(Ended::Over);
-    }
     let built = match &job.spec.release {
         Some(release) if job.digest.is_none() => {
             let (dir, root, files) = (app_dir.clone(), engine.releases_root(), release.files.clone());
@@ -265,9 +291,15 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         }
         _ => None,
     };
+    let none = BTreeMap::new();
     let built = built.as_ref().map(|(key, r)| (key.as_str(), &r.digest, r.path.to_string_lossy()));
-    let built = built.as_ref().map(|(key, digest, path)| (*key, *digest, path.as_ref()));
-    engine.store.end_job(job, Outcome::Success, built, clock::now()).await?;
+    let built = built.as_ref().map(|(key, digest, path)| store::Made {
+        build_key: key,
+        digest,
+        path: path.as_ref(),
+        bases: &none,
+    });
+    engine.store.end_job(job, Outcome::Success, built.as_ref(), clock::now()).await?;
     crate::failpoint::hit("runner.after_job");
     Ok(Ended::Over)
 }

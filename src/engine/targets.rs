@@ -1,12 +1,18 @@
 //! Which target an environment runs on: the operator's word. Commands of a release run by the same executor as steps.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::{Engine, EngineError, rollouts::parse};
 use crate::{
+    agent::protocol::TlsFiles,
     docker::pull::Logins,
     domain::{
         ids::AppName,
@@ -19,7 +25,7 @@ use crate::{
         log::LogReader,
     },
     rollout::{
-        Target,
+        Public, Target,
         docker::{DockerConfig, DockerTarget},
         kubernetes::{KubernetesConfig, KubernetesTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
@@ -67,7 +73,6 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
                 docker,
                 data: engine.settings.data.clone(),
                 listen: listeners(host, environment),
-                fronts: BTreeMap::new(),
                 secrets,
                 repository: full_name.to_owned(),
                 logins: Logins::new(engine.settings.registries.clone()),
@@ -100,15 +105,22 @@ pub(super) async fn cluster_target(
     }))
 }
 
-/// Public addresses of an environment's apps.
-fn listeners(host: &HostTarget, environment: &str) -> BTreeMap<AppName, SocketAddr> {
-    let of = host.listen.iter().filter_map(|(name, address)| {
+/// Where users reach an environment's apps.
+fn listeners(host: &HostTarget, environment: &str) -> BTreeMap<AppName, Public> {
+    let of = host.listen.iter().filter_map(|(name, listen)| {
         let app = match name.split_once('/') {
             Some((e, app)) if e == environment => app,
             Some(_) => return None,
             None => name,
         };
-        Some((AppName::new(app).ok()?, *address))
+        let files = |(certificate, key): (PathBuf, PathBuf)| TlsFiles { certificate, key };
+        let public = Public {
+            address: listen.address,
+            hosts: listen.hosts.clone(),
+            tls: listen.tls.clone().map(files),
+            redirect: listen.redirect,
+        };
+        Some((AppName::new(app).ok()?, public))
     });
     of.collect()
 }

@@ -69,10 +69,12 @@ impl Images {
         file: &str,
         bases: &[Base],
         said: &(dyn Fn(&str) + Send + Sync),
-    ) -> Result<(), ImageError> {
+    ) -> Result<BTreeMap<String, Digest>, ImageError> {
         let found = join_all(bases.iter().map(|base| self.newest(file, base, said))).await;
+        let mut digests = BTreeMap::new();
         for (base, found) in bases.iter().zip(found) {
             let (digest, here) = found?;
+            digests.insert(base.name.to_string(), digest.clone());
             if here {
                 said(&format!("base image {}: {digest}", base.name));
             } else {
@@ -80,7 +82,18 @@ impl Images {
                 self.pull(file, base, said).await?;
             }
         }
-        Ok(())
+        Ok(digests)
+    }
+
+    /// Of the images that a build stood on, one that is another now. What can't be told at the moment is as it was.
+    pub async fn newer_base(&self, bases: &BTreeMap<String, Digest>) -> Option<String> {
+        let look = |name: &str| ImageName::parse(name).ok().filter(|n| n.digest.is_none());
+        let named = bases.iter().filter_map(|(name, was)| Some((Base { line: 0, name: look(name)? }, was)));
+        let named: Vec<_> = named.collect();
+        let found = join_all(named.iter().map(|(base, _)| self.newest("", base, &|_| ()))).await;
+        let newer =
+            |found: &Result<(Digest, bool), ImageError>, was: &Digest| matches!(found, Ok((now, _)) if now != was);
+        named.iter().zip(found).find(|((_, was), found)| newer(found, was)).map(|((base, _), _)| base.name.to_string())
     }
 
     /// The digest that a name means now, and whether the engine has it.

@@ -1,6 +1,10 @@
 //! One build, through BuildKit where the engine has it.
 
-use std::{collections::HashMap, io, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    time::Duration,
+};
 
 use bollard::{
     body_try_stream,
@@ -21,7 +25,7 @@ use super::{
     output::Output,
     since,
 };
-use crate::{clock, infer::dockerfile::Dockerfile};
+use crate::{clock, domain::ids::Digest, infer::dockerfile::Dockerfile};
 
 /// What BuildKit says before what is wrong.
 const FRONTEND: &str = "failed to solve with frontend dockerfile.v0: failed to create LLB definition: ";
@@ -31,6 +35,7 @@ pub(super) struct Built {
     pub dockerfile: String,
     pub size: u64,
     pub context: u64,
+    pub on: BTreeMap<String, Digest>,
     pub bases: Duration,
     pub took: Duration,
 }
@@ -58,7 +63,7 @@ impl Images {
         let dockerfile = Dockerfile::read(&text, &args);
         let begun = clock::now();
         let bases = bases(&file, &dockerfile)?;
-        self.fetch_bases(&file, &bases, said).await?;
+        let on = self.fetch_bases(&file, &bases, said).await?;
         let bases_took = since(begun);
 
         let begun = clock::now();
@@ -98,7 +103,7 @@ impl Images {
         let inspected = self.api.inspect_image(&image).await;
         let inspected = inspected.map_err(|e| self.engine_failed("looking at the built image", &e))?;
         let size = inspected.size.and_then(|s| u64::try_from(s).ok()).unwrap_or_default();
-        Ok(Built { dockerfile: file, size, context: sent.bytes, bases: bases_took, took: since(begun) })
+        Ok(Built { dockerfile: file, on, size, context: sent.bytes, bases: bases_took, took: since(begun) })
     }
 
     async fn run(

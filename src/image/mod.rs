@@ -85,6 +85,8 @@ pub struct BuiltImage {
     pub size: u64,
     /// Size of the context's files, in bytes.
     pub context: u64,
+    /// The images that it was built on, by the names in the Dockerfile.
+    pub bases: BTreeMap<String, Digest>,
     /// Layers that the registry lacked, and layers that it had.
     pub layers: (u32, u32),
     /// How long fetching base images, building and pushing took.
@@ -155,6 +157,7 @@ impl Images {
             dockerfile: built.dockerfile,
             generated: order.plan.generated.is_some(),
             size: built.size,
+            bases: built.on,
             context: built.context,
             layers: (pushed.sent, pushed.there),
             took: Took { bases: built.bases, build: built.took, push },

@@ -177,7 +177,7 @@ fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
         for (key, value) in &found.env {
             app.env.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        if app.image.is_none() {
+        if app.image.is_none() && app.image_tag.is_none() {
             // A start of one's own may need other files than the inferred one.
             if app.start.is_none() && app.files.is_none() {
                 app.files.clone_from(&found.files);

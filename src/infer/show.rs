@@ -157,10 +157,12 @@ fn show_app(out: &mut String, name: &str, app: &App) {
         row(out, "steps", "none");
     }
     let image_of = app.image_of.as_ref().map(|other| format!("that of {other}"));
+    let pushed = app.image_tag.as_ref().map(|tag| format!("pushed by your own CI, tagged {tag}"));
     for (key, value) in [
         ("container", &app.container),
         ("image", &app.image),
         ("image", &image_of),
+        ("", &pushed),
         ("dockerfile", &app.dockerfile),
         ("files", &app.files.as_ref().map(|f| f.join(", "))),
         ("start", &app.start),

@@ -15,6 +15,7 @@ pub mod prober;
 mod shared;
 
 pub use drive::{DriveEnd, DriveError, Journal, JournalError, drive};
+pub use shared::Public;
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,8 @@ pub struct ProbeTarget {
     pub address: std::net::SocketAddr,
     /// For the `Host` header.
     pub host: String,
+    /// Users come by https: the app is told so.
+    pub https: bool,
     /// Path and query.
     pub path: String,
     /// Body to POST instead of a GET.

@@ -403,10 +403,12 @@ impl One {
             Some(body) => (Method::POST, Bytes::from(body.clone())),
             None => (Method::GET, Bytes::new()),
         };
-        Request::builder()
-            .method(method)
-            .uri(&self.target.path)
-            .header(HOST, &self.target.host)
+        let mut request = Request::builder().method(method).uri(&self.target.path).header(HOST, &self.target.host);
+        if self.target.https {
+            // The prober comes through a listener without TLS; the app must not send it on to the one with.
+            request = request.header("x-forwarded-proto", "https");
+        }
+        request
             .header("user-agent", "switchover-prober")
             .header(PROBE_HEADER, "1")
             .body(Full::new(body))

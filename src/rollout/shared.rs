@@ -16,11 +16,11 @@ use super::{ProbeTarget, TargetError, local::service_id};
 use crate::{
     agent::{
         Client, ClientError,
-        protocol::{Counters, ErrorCode, Event},
+        protocol::{Counters, Door, ErrorCode, Event, ServiceStatus, TlsFiles},
     },
     domain::{
         config::AppKind,
-        ids::Slot,
+        ids::{AppName, Slot},
         rollout::{Desired, Requests},
     },
 };
@@ -81,8 +81,84 @@ pub(super) async fn idle(agent: &Client, service: &str, slot: &Slot) -> Result<b
     }
 }
 
+/// Where users reach an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Public {
+    /// Address and port; port 0: the agent chooses one and keeps it.
+    pub address: SocketAddr,
+    /// Host names of this app. Empty: all that no other app has there.
+    pub hosts: Vec<String>,
+    /// TLS with these files, which the agent must be able to read.
+    pub tls: Option<TlsFiles>,
+    /// A plain address at which every request is sent on to `address` by https.
+    pub redirect: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for Public {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, hosts: Vec::new(), tls: None, redirect: None }
+    }
+}
+
+impl Public {
+    /// For apps that the operator says nothing about: a port of 127.0.0.1 that the agent chooses and keeps.
+    pub(super) fn somewhere() -> Self {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()
+    }
+
+    /// Whether requests come in at further doors, and the service's own listener is for the prober alone: it speaks
+    /// neither TLS nor needs a name.
+    pub(super) fn has_doors(&self) -> bool {
+        self.tls.is_some() || !self.hosts.is_empty()
+    }
+
+    /// The service's own listener.
+    pub(super) fn main(&self) -> SocketAddr {
+        if self.has_doors() { SocketAddr::from((Ipv4Addr::LOCALHOST, 0)) } else { self.address }
+    }
+
+    /// The further ones.
+    pub(super) fn doors(&self) -> Vec<Door> {
+        if !self.has_doors() {
+            return Vec::new();
+        }
+        let (hosts, tls, port) = (self.hosts.clone(), self.tls.clone(), self.address.port());
+        let mut doors = Vec::new();
+        if let Some(plain) = self.redirect {
+            doors.push(Door { listen: plain, hosts: hosts.clone(), tls: None, https: Some(port) });
+        }
+        doors.push(Door { listen: self.address, hosts, tls, https: None });
+        doors
+    }
+
+    /// Of the doors, those that the agent can't have.
+    pub(super) fn missing(&self, service: &ServiceStatus) -> Option<SocketAddr> {
+        self.doors().into_iter().map(|d| d.listen).find(|l| service.missing.contains(l))
+    }
+}
+
+/// Has the agent listen for a service: where users come in, and at `doors` for its neighbours. The error names the
+/// address that it is about.
+pub(super) async fn open(
+    agent: &Client,
+    service: &str,
+    public: Option<&Public>,
+    mut doors: Vec<Door>,
+) -> Result<(), (TargetError, Option<SocketAddr>)> {
+    doors.extend(public.map(Public::doors).unwrap_or_default());
+    let listen = public.map(Public::main);
+    let at = public.map(|p| p.address);
+    let put = agent.put_service_with(service, listen, &[], doors, None).await.map_err(|e| (refused(e), at))?;
+    match public.and_then(|p| p.missing(&put)) {
+        None => Ok(()),
+        Some(at) => {
+            Err((TargetError::Failed(format!("can't listen at {at}: the address is in use, or not allowed")), Some(at)))
+        }
+    }
+}
+
 /// Where the prober asks: through the agent's listeners, as users do.
-pub(super) async fn probes(agent: &Client, desired: &Desired) -> Vec<ProbeTarget> {
+pub(super) async fn probes(agent: &Client, desired: &Desired, public: &BTreeMap<AppName, Public>) -> Vec<ProbeTarget> {
     let Ok(status) = agent.status().await else { return Vec::new() };
     desired
         .apps
@@ -92,11 +168,13 @@ pub(super) async fn probes(agent: &Client, desired: &Desired) -> Vec<ProbeTarget
             let listen = status.services.get(&service_id(&desired.key, &app.name))?.listen?;
             let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
             let address = SocketAddr::new(ip, listen.port());
-            let host = app.spec.hosts.first().cloned().unwrap_or_else(|| address.to_string());
+            let public = public.get(&app.name);
+            let host = public.and_then(|p| p.hosts.first()).or(app.spec.hosts.first());
             Some(ProbeTarget {
                 app: app.name.clone(),
                 address,
-                host,
+                host: host.cloned().unwrap_or_else(|| address.to_string()),
+                https: public.is_some_and(|p| p.tls.is_some()),
                 path: app.spec.probe.path.clone()?,
                 body: app.spec.probe.body.clone(),
                 interval: app.spec.probe.interval,

@@ -1,6 +1,7 @@
 //! Reading settings: the file as a tree, the environment laid over it, one check, then the secrets' files.
 
 mod cluster;
+mod listeners;
 
 use std::{
     collections::BTreeMap,
@@ -357,24 +358,11 @@ impl Loader<'_> {
     }
 
     fn targets(&mut self, value: &Value, data: &Path) -> BTreeMap<String, TargetSettings> {
-        let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
+        let mut taken = listeners::Taken::default();
         let mut targets = BTreeMap::new();
         for pair in value.get("targets").map_or(&[][..], Value::pairs) {
             let key = dotted(&["targets".into(), pair.key.clone()]);
-            let mut listen = BTreeMap::new();
-            for listener in pair.value.get("listen").map_or(&[][..], Value::pairs) {
-                let Some(address) = listener.value.as_text().and_then(|a| a.parse::<SocketAddr>().ok()) else {
-                    continue;
-                };
-                let name = dotted(&["targets".into(), pair.key.clone(), "listen".into(), listener.key.clone()]);
-                if address.port() != 0
-                    && let Some(other) = taken.insert(address, name.clone())
-                {
-                    let see = self.place(listener.value.at);
-                    self.wrong(&name, format!("{address} is that of {other} too"), "an address of its own", see);
-                }
-                listen.insert(listener.key.clone(), address);
-            }
+            let listen = self.listeners(pair, &mut taken);
             let agent = pair.value.written("agent").map_or_else(|| data.join("agent"), |p| self.path(p));
             let repositories = self.repositories(pair, &key);
             self.keys_of_kind(pair, &key);

@@ -135,10 +135,29 @@ pub struct ClusterTarget {
 pub struct HostTarget {
     /// Who may use it: `owner/name` or `owner/*`.
     pub repositories: Vec<String>,
-    /// Public address of each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.
-    pub listen: BTreeMap<String, SocketAddr>,
+    /// Where users reach each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.
+    pub listen: BTreeMap<String, Listen>,
     /// Data folder of the agent.
     pub agent: PathBuf,
+}
+
+/// Where users reach an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Address and port.
+    pub address: SocketAddr,
+    /// Host names of this app. Empty: all that no other app has there.
+    pub hosts: Vec<String>,
+    /// Certificate and its private key, PEM files: TLS is spoken.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Plain address at which every request is sent on to `address` by https.
+    pub redirect: Option<SocketAddr>,
+}
+
+impl From<SocketAddr> for Listen {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, hosts: Vec::new(), tls: None, redirect: None }
+    }
 }
 
 impl TargetSettings {

@@ -123,6 +123,27 @@ pub static REGISTRY_HOST: Format = Format {
     },
 };
 
+/// A name that users reach an app by.
+pub static PUBLIC_NAME: Format = Format {
+    expected: "a host name, such as shop.example.com",
+    pattern: "^[A-Za-z0-9.-]+$",
+    check: |text| {
+        let label = |l: &str| {
+            (1..=63).contains(&l.len())
+                && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+                && !l.starts_with('-')
+                && !l.ends_with('-')
+        };
+        let ok = |t: &str| t.len() <= 253 && t.split('.').all(label);
+        if ok(text) {
+            return Ok(());
+        }
+        let host = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let host = host.split(['/', ':']).next().unwrap_or_default();
+        wrong("is not a host name", ok(host).then(|| host.to_owned()))
+    },
+};
+
 /// Which app an address is for.
 pub static LISTENER: Format = Format {
     expected: "an app, or environment/app",
@@ -182,7 +203,8 @@ static NAMESPACE_KIND: Kind = Kind::Text(&NAMESPACE);
 static OBJECT_KIND_KIND: Kind = Kind::Text(&OBJECT_KIND);
 static LABEL_KIND: Kind = Kind::Text(&LABEL);
 static REPOSITORIES_KIND: Kind = Kind::Text(&REPOSITORIES);
-static ADDRESS_KIND: Kind = Kind::Text(&ADDRESS);
+static PUBLIC_KIND: Kind = Kind::TextOr(&ADDRESS, &PUBLIC);
+static NAME_KIND: Kind = Kind::Text(&PUBLIC_NAME);
 static ENVIRONMENT_KIND: Kind = Kind::Text(&f::ENVIRONMENT_NAME);
 static TARGET_KIND: Kind = Kind::Object(&TARGET);
 static REGISTRY_KIND: Kind = Kind::Object(&REGISTRY);
@@ -268,8 +290,8 @@ pub static TARGET: Object = Object {
         required("repositories", Kind::List(&REPOSITORIES_KIND, 1_000), "Who may use it."),
         field(
             "listen",
-            Kind::Map(&LISTENER, &ADDRESS_KIND, 1_000),
-            "Public address of each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.",
+            Kind::Map(&LISTENER, &PUBLIC_KIND, 1_000),
+            "Where users reach each app, by `app` or `environment/app`. Others get a free port on 127.0.0.1, kept for good.",
         ),
         Field {
             key: "agent",
@@ -301,6 +323,31 @@ pub static TARGET: Object = Object {
         ),
         field("kubectl", Kind::Text(&FILE_PATH), "kubectl, to render kustomize folders with (`kubernetes`)."),
         field("helm", Kind::Text(&FILE_PATH), "helm, to render charts with (`kubernetes`)."),
+    ],
+};
+
+/// A public listener.
+pub static PUBLIC: Object = Object {
+    name: "a listener",
+    doc: "Where users reach an app, where more than an address is to be said.",
+    fields: &[
+        required("address", Kind::Text(&ADDRESS), "Address and port. Apps may share it if all but one have `hosts`."),
+        field(
+            "hosts",
+            Kind::List(&NAME_KIND, 100),
+            "Host names of this app. Default: all that no other app has there.",
+        ),
+        field(
+            "certificate_file",
+            Kind::Text(&FILE_PATH),
+            "Certificate, then those that lead to its root (PEM): TLS is spoken. Read again when it changes.",
+        ),
+        field("key_file", Kind::Text(&FILE_PATH), "The certificate's private key (PEM)."),
+        field(
+            "redirect",
+            Kind::Text(&ADDRESS),
+            "Plain address at which every request is sent on to this one by https.",
+        ),
     ],
 };
 

@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use sqlx::{Sqlite, SqlitePool, Transaction};
-use tokio::sync::{mpsc, oneshot};
+use sqlx::{Sqlite, Transaction};
+use tokio::sync::oneshot;
 
-use super::{Result, Store, StoreError, ms, rows::Of};
+use super::{
+    Result, Store, StoreError,
+    intake::{Noted, Waiting},
+    ms,
+    rows::Of,
+};
 use crate::domain::ids::{DeliveryId, RepoId, Sha};
-
-/// How many waiting deliveries share one commit at most.
-const BATCH: usize = 256;
 
 /// A webhook as it came in, its signature checked.
 #[derive(Debug, Clone)]
@@ -98,94 +100,6 @@ pub struct Delivery {
     pub note: Option<String>,
 }
 
-/// What waits for the next commit.
-#[derive(Debug)]
-enum Waiting {
-    New(NewDelivery, oneshot::Sender<Result<Received>>),
-    /// A delivery that led to nothing but a note.
-    Noted(Noted, oneshot::Sender<Result<()>>),
-}
-
-#[derive(Debug)]
-struct Noted {
-    guid: DeliveryId,
-    repo: RepoId,
-    note: String,
-    at: Timestamp,
-}
-
-/// The group commit: one task, one transaction for all that wait.
-#[derive(Debug, Clone)]
-pub(super) struct Intake(mpsc::Sender<Waiting>);
-
-impl Intake {
-    pub(super) fn start(pool: SqlitePool) -> Self {
-        let (tx, mut rx) = mpsc::channel::<Waiting>(BATCH);
-        tokio::spawn(async move {
-            let mut batch = Vec::with_capacity(BATCH);
-            while rx.recv_many(&mut batch, BATCH).await > 0 {
-                match commit(&pool, &batch).await {
-                    Ok(results) => {
-                        crate::failpoint::hit("intake.after_commit");
-                        for (waiting, result) in batch.drain(..).zip(results) {
-                            // Whoever hung up meanwhile asks again.
-                            match waiting {
-                                Waiting::New(_, answer) => _ = answer.send(Ok(result)),
-                                Waiting::Noted(_, answer) => _ = answer.send(Ok(())),
-                            }
-                        }
-                    }
-                    Err(e) => {
-                        tracing::error!(error = %e, count = batch.len(), "deliveries could not be stored");
-                        let text = e.to_string();
-                        for waiting in batch.drain(..) {
-                            let error = StoreError::Disk(text.clone());
-                            match waiting {
-                                Waiting::New(_, answer) => _ = answer.send(Err(error)),
-                                Waiting::Noted(_, answer) => _ = answer.send(Err(error)),
-                            }
-                        }
-                    }
-                }
-            }
-        });
-        Self(tx)
-    }
-}
-
-async fn commit(pool: &SqlitePool, batch: &[Waiting]) -> Result<Vec<Received>> {
-    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-    let mut results = Vec::with_capacity(batch.len());
-    for waiting in batch {
-        let d = match waiting {
-            Waiting::New(d, _) => d,
-            Waiting::Noted(n, _) => {
-                note_in(&mut tx, &n.guid, n.repo, None, &n.note, n.at).await?;
-                results.push(Received::Known);
-                continue;
-            }
-        };
-        let done = sqlx::query(
-            "INSERT INTO deliveries (guid, event, action, repo_id, installation_id, received_at, body, state, next_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'pending', $6) ON CONFLICT (guid) DO NOTHING",
-        )
-        .bind(d.guid.as_str())
-        .bind(&d.event)
-        .bind(&d.action)
-        // 0: of no repository; those are processed one after the other, like those of one repository.
-        .bind(d.repo_id.unwrap_or(0))
-        .bind(d.installation_id)
-        .bind(ms(d.received_at))
-        .bind(d.body.as_slice())
-        .execute(&mut *tx)
-        .await?;
-        results.push(if done.rows_affected() == 1 { Received::New } else { Received::Known });
-    }
-    crate::failpoint::hit("intake.before_commit");
-    tx.commit().await?;
-    Ok(results)
-}
-
 /// Ends a delivery as done and notes why.
 pub(super) async fn note_in(
     tx: &mut Transaction<'_, Sqlite>,
@@ -226,6 +140,26 @@ impl Store {
         rx.await.map_err(|_| gone())?
     }
 
+    /// Ends deliveries that led to nothing but a note (repository, note), all in one commit, which is shared with what
+    /// comes in meanwhile.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn note_deliveries(&self, notes: Vec<(DeliveryId, RepoId, String)>, at: Timestamp) -> Result<()> {
+        let gone = || StoreError::Disk("the store is closed".into());
+        let mut answers = Vec::with_capacity(notes.len());
+        for (guid, repo, note) in notes {
+            let (tx, rx) = oneshot::channel();
+            let noted = Noted { guid, repo, note, at };
+            self.intake.0.send(Waiting::Noted(noted, tx)).await.map_err(|_| gone())?;
+            answers.push(rx);
+        }
+        for answer in answers {
+            answer.await.map_err(|_| gone())??;
+        }
+        Ok(())
+    }
+
     /// Ends a delivery that led to nothing but this note. Shares its commit with what comes in: a storm of events that
     /// nobody acts on must not take the disk from those that wait for their answer.
     ///
@@ -249,10 +183,14 @@ impl Store {
         if limit == 0 {
             return Ok(Vec::new());
         }
+        // From repository to repository by the index: what waits behind the first of each costs nothing.
         let rows = sqlx::query(
-            "SELECT * FROM deliveries d WHERE state = 'pending' AND +next_at <= $1 AND NOT EXISTS \
-             (SELECT 1 FROM deliveries e WHERE e.state = 'pending' AND e.repo_id = d.repo_id AND e.rowid < d.rowid AND +e.next_at <= $1) \
-             ORDER BY rowid LIMIT $2",
+            "WITH RECURSIVE waiting (repo) AS (SELECT MIN(repo_id) FROM deliveries WHERE state = 'pending' UNION ALL \
+             SELECT (SELECT MIN(repo_id) FROM deliveries WHERE state = 'pending' AND repo_id > waiting.repo) FROM waiting \
+             WHERE waiting.repo IS NOT NULL) \
+             SELECT d.* FROM waiting JOIN deliveries d ON d.rowid = (SELECT e.rowid FROM deliveries e \
+             WHERE e.state = 'pending' AND e.repo_id = waiting.repo AND +e.next_at <= $1 ORDER BY e.rowid LIMIT 1) \
+             WHERE waiting.repo IS NOT NULL ORDER BY d.rowid LIMIT $2",
         )
         .bind(ms(now))
         .bind(i64::try_from(limit + busy.len()).unwrap_or(i64::MAX))
@@ -266,6 +204,22 @@ impl Store {
             }
         }
         Ok(due)
+    }
+
+    /// More pending deliveries of one repository that are due, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn due_deliveries_of(&self, repo: i64, now: Timestamp, limit: i64) -> Result<Vec<Delivery>> {
+        let rows = sqlx::query(
+            "SELECT * FROM deliveries WHERE state = 'pending' AND repo_id = $1 AND +next_at <= $2 ORDER BY rowid LIMIT $3",
+        )
+        .bind(repo)
+        .bind(ms(now))
+        .bind(limit)
+        .fetch_all(&self.read)
+        .await?;
+        rows.iter().map(read).collect()
     }
 
     /// When the next pending delivery is due, if there is one.
@@ -361,9 +315,17 @@ impl Store {
     /// # Errors
     /// When the database can't be read.
     pub async fn delivery_counts(&self) -> Result<Vec<(String, i64)>> {
-        Ok(sqlx::query_as("SELECT state, COUNT(*) FROM deliveries GROUP BY state ORDER BY state")
-            .fetch_all(&self.read)
-            .await?)
+        // Most are done; only the others have an index by state.
+        let counted: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT state, COUNT(*) FROM deliveries WHERE state IN ('quarantined', 'dead') GROUP BY state UNION ALL \
+             SELECT 'pending', COUNT(*) FROM deliveries WHERE state = 'pending' UNION ALL \
+             SELECT 'done', COUNT(*) FROM deliveries ORDER BY 1",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        let others: i64 = counted.iter().filter(|(state, _)| state != "done").map(|(_, n)| n).sum();
+        let own = |(state, n): (String, i64)| if state == "done" { (state, n - others) } else { (state, n) };
+        Ok(counted.into_iter().map(own).filter(|(_, n)| *n > 0).collect())
     }
 
     /// Of these ids, those that are not known.

@@ -8,6 +8,7 @@
 
 mod deliveries;
 mod explain;
+mod intake;
 mod messages;
 mod old;
 mod proofs;
@@ -28,6 +29,7 @@ use sqlx::{
 pub use deliveries::{Delivery, DeliveryState, NewDelivery, Received};
 pub use explain::Reason;
 pub use messages::Message;
+pub use proofs::{Made, Standing};
 pub use repos::{Repo, RepoState};
 pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
 pub use runs::{Job, JobNote, Planned, Run, Step, StepDone};
@@ -76,7 +78,7 @@ impl StoreError {
 type Result<T> = std::result::Result<T, StoreError>;
 
 /// Each is applied once, in this order, in a transaction of its own.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_init.sql"), include_str!("migrations/0002.sql")];
 
 /// Copies a database that may be in use into a new file, as one moment saw it ("VACUUM", sqlite.org).
 ///
@@ -97,7 +99,7 @@ const RESTORED: &str = "restored";
 pub struct Store {
     write: SqlitePool,
     read: SqlitePool,
-    intake: deliveries::Intake,
+    intake: intake::Intake,
 }
 
 impl Store {
@@ -116,7 +118,9 @@ impl Store {
             .foreign_keys(true)
             .pragma("cache_size", "-1024")
             .pragma("temp_store", "MEMORY")
-            .pragma("journal_size_limit", "16777216");
+            .pragma("journal_size_limit", "16777216")
+            // Pages that are written again and again go to the database once for so many, not for each thousand.
+            .pragma("wal_autocheckpoint", "4000");
         // On a full disk SQLite ends a transaction by itself, and the driver still counts it: such a connection is closed, or
         // every later write would fail though space has returned.
         let write = SqlitePoolOptions::new()
@@ -128,7 +132,7 @@ impl Store {
         let read = SqlitePoolOptions::new().max_connections(4).min_connections(0).idle_timeout(Duration::from_secs(60));
         let read = read.connect_lazy_with(options);
         migrate(&write).await?;
-        let intake = deliveries::Intake::start(write.clone());
+        let intake = intake::Intake::start(write.clone());
         Ok(Self { write, read, intake })
     }
 

@@ -5,6 +5,7 @@ use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{
     Result, Store, StoreError, ms,
+    proofs::{self, Made},
     rows::{Of, to_json},
 };
 use crate::domain::{
@@ -499,17 +500,11 @@ impl Store {
     }
 
     /// A job ended: steps that were not reached are skipped; when it was the last one, its run ends too.
-    /// `built` is the release it made: (build key, digest, path).
+    /// `built` is the release it made.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
-    pub async fn end_job(
-        &self,
-        job: &Job,
-        outcome: Outcome,
-        built: Option<(&str, &Digest, &str)>,
-        now: Timestamp,
-    ) -> Result<()> {
+    pub async fn end_job(&self, job: &Job, outcome: Outcome, built: Option<&Made<'_>>, now: Timestamp) -> Result<()> {
         let mut tx = self.begin().await?;
         guard(&mut tx, job).await?;
         let rest = if outcome == Outcome::Failure || outcome == Outcome::TimedOut { Outcome::Skipped } else { outcome };
@@ -519,23 +514,11 @@ impl Store {
         )
         .bind(job.id.to_string())
         .bind(outcome.as_str())
-        .bind(built.map(|b| b.1.as_str()))
+        .bind(built.map(|b| b.digest.as_str()))
         .execute(&mut *tx)
         .await?;
-        if let Some((key, digest, path)) = built {
-            sqlx::query(
-                "INSERT INTO releases (repo_id, build_key, app, sha, digest, path, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-                 ON CONFLICT (repo_id, build_key) DO UPDATE SET digest = $5, path = $6",
-            )
-            .bind(job.repo.0)
-            .bind(key)
-            .bind(&job.app)
-            .bind(job.spec.commit.as_str())
-            .bind(digest.as_str())
-            .bind(path)
-            .bind(ms(now))
-            .execute(&mut *tx)
-            .await?;
+        if let Some(made) = built {
+            proofs::put_release(&mut tx, job, made, now).await?;
         }
         finish_run_if_over(&mut tx, &job.run.to_string(), now).await?;
         dirty_run(&mut tx, job.repo, &job.run.to_string(), now).await?;
@@ -572,7 +555,7 @@ fn fenced(rows: u64, what: &str, id: impl std::fmt::Display) -> Result<()> {
     if rows == 1 { Ok(()) } else { Err(StoreError::Fenced(format!("{what} {id}"))) }
 }
 
-async fn guard(tx: &mut Transaction<'static, Sqlite>, job: &Job) -> Result<()> {
+pub(super) async fn guard(tx: &mut Transaction<'static, Sqlite>, job: &Job) -> Result<()> {
     let row: Option<i64> = sqlx::query_scalar("SELECT 1 FROM jobs WHERE id = $1 AND epoch = $2 AND state = 'running'")
         .bind(job.id.to_string())
         .bind(job.epoch.0)

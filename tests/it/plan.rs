@@ -232,6 +232,35 @@ fn a_rerun_runs_what_was_asked_for() {
 }
 
 #[test]
+fn a_rebuild_runs_what_makes_the_release_and_nothing_else() {
+    let mut world = World::push("main");
+    world.images = BTreeMap::from([("backend".into(), "docker.io/acme/backend".into())]);
+    world.prove_all();
+    assert_eq!(shape(&world.run().0), "backend[lint= test= build= image=] release, docs[build=]");
+    (world.attempt, world.reuse) = (2, Reuse::Tests);
+    let (run, _) = world.run();
+    assert_eq!(shape(&run), "backend[lint= test= build image] release, docs[build=]");
+    assert!(run.jobs[0].spec.release.as_ref().and_then(|r| r.image.as_ref()).is_some_and(|i| i.fresh));
+}
+
+#[test]
+fn an_image_that_another_ci_pushes_is_waited_for() {
+    let config = CONFIG.replace("    start: ./run", "    image: {from: ci, tag: \"main-{short}\"}");
+    let mut world = World::push("main");
+    world.config = Ok(parse(&config));
+    world.images = BTreeMap::from([("backend".into(), "docker.io/acme/backend".into())]);
+    let (run, _) = world.run();
+    // Its `build` would make nothing that is released.
+    assert_eq!(shape(&run), "backend[lint test image] release, docs[build]");
+    let image = run.jobs[0].spec.release.as_ref().and_then(|r| r.image.clone()).expect("an image");
+    assert_eq!(image.pushed_as.as_deref(), Some("main-aaaaaaa"));
+    // Tests that are proven are not run again; the image is each commit's own.
+    world.prove_all();
+    world.built.clear();
+    assert_eq!(shape(&world.run().0), "backend[lint= test= image] release, docs[build=]");
+}
+
+#[test]
 fn a_newer_commit_supersedes() {
     let (queued, running) = (RunId(Uuid::from_u128(50)), RunId(Uuid::from_u128(51)));
     let earlier = |newer| {

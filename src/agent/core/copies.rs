@@ -1,6 +1,10 @@
 //! What supervised copies ask of the agent and tell it.
 
-use std::{net::Ipv4Addr, path::Path, sync::Arc};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use super::{Agent, locked};
 use crate::agent::{
@@ -11,6 +15,12 @@ use crate::agent::{
 impl Agent {
     pub(in crate::agent) fn take_stray(&self, log: &Path) -> Option<ProcId> {
         locked(&self.strays).take(log)
+    }
+
+    /// Of these listeners, those that can't be had.
+    pub(in crate::agent) fn missing(&self, all: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+        let live = locked(&self.live);
+        all.filter(|at| live.missing.contains(at)).collect()
     }
 
     pub(in crate::agent) async fn ports(&self) -> Vec<u16> {

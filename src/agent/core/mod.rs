@@ -377,8 +377,9 @@ impl Agent {
                 for files in doors.iter().filter_map(|d| d.tls.as_ref()).chain(&tls) {
                     load_certificate(files).or_else(|why| refuse(ErrorCode::Invalid, why))?;
                 }
+                let others = doors.iter().map(|d| d.listen).collect();
                 let put = move |s: &mut Saved, id: &str, at| s.put_service(id, at, hosts, doors, tls);
-                self.put_service(service, listen, put).await
+                self.put_service(service, listen, others, put).await
             }
             Request::Claim { service, epoch } => {
                 drop(self.change(|s| s.claim(&service, epoch)).await?);
@@ -443,12 +444,14 @@ impl Agent {
         self: &Arc<Self>,
         id: ServiceId,
         asked: Option<SocketAddr>,
+        others: Vec<SocketAddr>,
         put: impl FnOnce(&mut Saved, &str, Option<SocketAddr>) -> Result<(), Refusal>,
     ) -> Result<Reply, Refusal> {
         let guard = self.saved.lock().await;
         let listen = match asked {
             None => None,
-            Some(asked) => Some(match guard.kept_address(&id, asked) {
+            // Unless a further listener shall be there now.
+            Some(asked) => Some(match guard.kept_address(&id, asked).filter(|kept| !others.contains(kept)) {
                 Some(kept) => kept,
                 None => self.bind(asked, &guard)?,
             }),

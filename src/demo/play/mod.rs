@@ -289,5 +289,8 @@ async fn stay(world: &World, shutdown: &CancellationToken) {
         println!("    {what:<22} {address}");
     }
     println!("\n  Push something of your own:\n\n    git clone {} shop\n", world.remote());
-    shutdown.cancelled().await;
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = world.stage.mind_server() => {}
+    }
 }

@@ -288,6 +288,23 @@ impl Stage {
         }
     }
 
+    /// Starts the server again whenever somebody else ended it, as systemd would. Never returns.
+    pub async fn mind_server(&self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let gone = {
+                let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+                server.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+            };
+            if gone {
+                self.still("somebody ended the server; it is started again");
+                if let Err(e) = self.start_server().await {
+                    self.still(&e.to_string());
+                }
+            }
+        }
+    }
+
     /// The environments, as `switchover status` tells them.
     ///
     /// # Errors

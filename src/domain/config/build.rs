@@ -83,7 +83,8 @@ fn app(value: &Value) -> App {
         env: variables(value),
         secrets: value.texts("secrets"),
         steps: named::<StepName, Step>(value, "steps", step).collect(),
-        image: text(value, "image"),
+        image: text(value, "image").or_else(|| value.get("image").and_then(|i| text(i, "name"))),
+        image_tag: value.get("image").filter(|i| i.text("from") == Some("ci")).map(image_tag),
         image_of: value.text("image_of").and_then(|n| AppName::new(n).ok()),
         dockerfile: value.text("dockerfile").map(clean_path),
         files: value.written("files").map(|_| value.texts("files")),
@@ -98,6 +99,11 @@ fn app(value: &Value) -> App {
         }),
         switch_after: value.texts("switch_after").into_iter().filter_map(|n| AppName::new(n).ok()).collect(),
     }
+}
+
+/// How another CI tags the image.
+fn image_tag(image: &Value) -> String {
+    image.written("tag").and_then(|p| p.value.as_text()).unwrap_or("{sha}").to_owned()
 }
 
 fn step(value: &Value) -> Step {

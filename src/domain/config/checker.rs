@@ -135,7 +135,7 @@ impl Checker {
             (Kind::WordOr(word, _), NodeData::Scalar { text, .. }) if text == word => {
                 Value { at: node.at, data: Data::Text((*word).to_owned()) }
             }
-            (Kind::WordOr(_, object), NodeData::Map(_)) => self.object(node, object, key_at),
+            (Kind::WordOr(_, object) | Kind::TextOr(_, object), NodeData::Map(_)) => self.object(node, object, key_at),
             (Kind::List(..) | Kind::Map(..) | Kind::WordOr(..), _) | (_, NodeData::List(_) | NodeData::Map(_)) => {
                 let hint = match (kind, &node.data) {
                     (Kind::List(..), NodeData::Scalar { text, .. }) if text.len() <= 60 => Some(format!("[{text}]")),
@@ -150,7 +150,7 @@ impl Checker {
 
     fn scalar(&mut self, at: At, text: &str, bare: bool, kind: &Kind) -> Value {
         let (data, why, hint) = match kind {
-            Kind::Text(format) => match (format.check)(text) {
+            Kind::Text(format) | Kind::TextOr(format, _) => match (format.check)(text) {
                 Ok(()) => (Some(Data::Text(text.to_owned())), None, None),
                 Err(wrong) => (None, Some(wrong.why), wrong.hint),
             },
@@ -293,7 +293,10 @@ impl Checker {
         match (&field.kind, field.default?) {
             (kind @ Kind::Object(_), "{}") => Some(self.check(&Node::empty_map(at), kind, at)),
             // Other defaults of these are words for the reader: they depend on the rest of the file.
-            (Kind::Object(_) | Kind::List(..) | Kind::Map(..) | Kind::Text(_) | Kind::WordOr(..), _) => None,
+            (
+                Kind::Object(_) | Kind::List(..) | Kind::Map(..) | Kind::Text(_) | Kind::WordOr(..) | Kind::TextOr(..),
+                _,
+            ) => None,
             (kind, text) => Some(self.check(&Node::bare(text, at), kind, at)),
         }
     }

@@ -77,6 +77,10 @@ fn kind_schema(kind: &'static Kind) -> Value {
         Kind::WordOr(word, object) => {
             json!({"oneOf": [{"const": word}, {"$ref": format!("#/$defs/{}", anchor(object))}]})
         }
+        Kind::TextOr(format, object) => {
+            let text = json!({"type": ["string", "number", "boolean"], "pattern": format.pattern});
+            json!({"oneOf": [text, {"$ref": format!("#/$defs/{}", anchor(object))}]})
+        }
     }
 }
 
@@ -111,7 +115,11 @@ fn value(field: &Field) -> String {
     match &field.kind {
         Kind::Object(object) => format!("see {}", heading(object)),
         Kind::Map(_, Kind::Object(object), _) => format!("names, each with {}", object.name),
+        Kind::Map(_, Kind::TextOr(format, object), _) => {
+            cell(&format!("names, each with {}, or with {}", format.expected, object.name))
+        }
         Kind::WordOr(word, object) => format!("`{word}`, or see {}", heading(object)),
+        Kind::TextOr(format, object) => cell(&format!("{}, or see {}", format.expected, heading(object))),
         kind => cell(&describe_kind(kind)),
     }
 }

@@ -243,6 +243,21 @@ pub static IMAGE_NAME: Format = Format {
     },
 };
 
+/// How an image is tagged with its commit. A tag without one could move to another image.
+pub static IMAGE_TAG: Format = Format {
+    expected: "a tag with {sha} (40 digits) or {short} (7 digits) in it, such as sha-{short}",
+    pattern: "^[A-Za-z0-9_.-]*\\{(sha|short)\\}[A-Za-z0-9_.-]*$",
+    check: |text| {
+        let filled = text.replacen("{sha}", "0", 1);
+        let filled = if filled == text { text.replacen("{short}", "0", 1) } else { filled };
+        let ok = filled != text
+            && filled.len() <= 88
+            && filled.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+            && !filled.starts_with(['.', '-']);
+        if ok { Ok(()) } else { Err(Wrong { why: "does not name the commit".to_owned(), hint: None }) }
+    },
+};
+
 /// An image to run.
 pub static IMAGE: Format = Format {
     expected: "an image such as maven:3-eclipse-temurin-17",

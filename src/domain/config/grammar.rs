@@ -50,6 +50,8 @@ pub enum Kind {
     Object(&'static Object),
     /// A single word, or a mapping.
     WordOr(&'static str, &'static Object),
+    /// A text, or a mapping that says more.
+    TextOr(&'static Format, &'static Object),
 }
 
 /// A mapping with known keys.
@@ -195,7 +197,7 @@ pub fn objects(root: &'static Object) -> Vec<&'static Object> {
     fn inner(kind: &'static Kind, found: &mut Vec<&'static Object>) {
         match kind {
             Kind::List(of, _) | Kind::Map(_, of, _) => inner(of, found),
-            Kind::Object(object) | Kind::WordOr(_, object) => visit(object, found),
+            Kind::Object(object) | Kind::WordOr(_, object) | Kind::TextOr(_, object) => visit(object, found),
             _ => {}
         }
     }
@@ -253,5 +255,6 @@ pub fn describe_kind(kind: &Kind) -> String {
         },
         Kind::Object(object) => describe_object(object),
         Kind::WordOr(word, object) => format!("`{word}` or {}", describe_object(object)),
+        Kind::TextOr(format, object) => format!("{}, or {}", format.expected, describe_object(object)),
     }
 }

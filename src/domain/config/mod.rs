@@ -89,6 +89,8 @@ pub struct App {
     pub steps: IndexMap<StepName, Step>,
     /// Image to push to, without a tag.
     pub image: Option<String>,
+    /// Somebody else's CI pushes the image: how it is tagged there. None: it is built here.
+    pub image_tag: Option<String>,
     /// This app runs the image (or the local release) of another one.
     pub image_of: Option<AppName>,
     /// Dockerfile from the app's folder.
@@ -283,7 +285,7 @@ impl App {
     /// Whether there is something to release: an image, another app's, or a command that starts it.
     #[must_use]
     pub fn is_released(&self) -> bool {
-        self.image.is_some() || self.image_of.is_some() || self.start.is_some()
+        self.image.is_some() || self.image_tag.is_some() || self.image_of.is_some() || self.start.is_some()
     }
 }
 

@@ -42,6 +42,7 @@ impl Rules<'_> {
             let key = format!("apps.{}", app.key);
             self.worker(app, &key);
             self.image_of(app, apps, &key);
+            self.image(app, &key);
             self.both_env_and_secret(app, &key);
             if let Some(steps) = app.value.written("steps")
                 && steps.value.data == Data::Map(Vec::new())
@@ -109,6 +110,32 @@ impl Rules<'_> {
         if let Some(build) = app.value.get("steps").and_then(|s| s.written("build")) {
             let message = "this `build` makes nothing that is released";
             let expected = "it in the app that `image_of` names";
+            self.warnings.push(Mistake::new(build.at, &format!("{key}.steps.build"), message, expected));
+        }
+    }
+
+    /// What says nothing where the image is another CI's, and the other way round.
+    fn image(&mut self, app: &Pair, key: &str) {
+        let Some(image) = app.value.written("image") else { return };
+        let pushed = image.value.text("from") == Some("ci");
+        if let Some(tag) = image.value.written("tag").filter(|_| !pushed) {
+            let key = format!("{key}.image.tag");
+            self.wrong(
+                tag,
+                &key,
+                "`tag` without `from: ci`",
+                "`from: ci`; what is built here is tagged with the commit",
+            );
+        }
+        for unfit in ["dockerfile", "files"].into_iter().filter(|_| pushed) {
+            if let Some(beside) = app.value.written(unfit) {
+                let message = format!("`{unfit}` beside `image: {{from: ci}}`");
+                self.wrong(beside, &format!("{key}.{unfit}"), message, "one of the two: nothing is built here");
+            }
+        }
+        if pushed && let Some(build) = app.value.get("steps").and_then(|s| s.written("build")) {
+            let message = "this `build` makes nothing that is released";
+            let expected = "no `build` beside `image: {from: ci}`";
             self.warnings.push(Mistake::new(build.at, &format!("{key}.steps.build"), message, expected));
         }
     }

@@ -121,7 +121,11 @@ pub static APP: Object = Object {
             Kind::Map(&f::STEP_NAME, &STEP_KIND, 50),
             "Steps in order, by name. The one named `build` makes what is released. Without it, steps are inferred.",
         ),
-        field("image", Kind::Text(&f::IMAGE_NAME), "Image to push to, tagged with the commit and deployed by digest."),
+        field(
+            "image",
+            Kind::TextOr(&f::IMAGE_NAME, &IMAGE),
+            "Image to push to, tagged with the commit and deployed by digest; or one that your own CI pushes.",
+        ),
         field(
             "image_of",
             Kind::Text(&f::APP_NAME),
@@ -149,6 +153,23 @@ pub static APP: Object = Object {
             "Runs once per release, in the new release, before anything of it starts.",
         ),
         field("switch_after", Kind::List(&APP_NAME, 100), "Apps that are switched before this one."),
+    ],
+};
+
+/// An image that is pushed by somebody else.
+pub static IMAGE: Object = Object {
+    name: "an image",
+    doc: "The image of an app, where its name is not all that is to be said.",
+    fields: &[
+        field("name", Kind::Text(&f::IMAGE_NAME), "Its name without a tag.")
+            .or("the app's, in the only registry that the operator granted"),
+        field(
+            "from",
+            Kind::Word(&["build", "ci"]),
+            "`build`: built here and pushed. `ci`: your own CI pushes it; a release waits up to an hour for the commit's tag.",
+        )
+        .or("build"),
+        field("tag", Kind::Text(&f::IMAGE_TAG), "With `from: ci`: how the commit is tagged.").or("\"{sha}\""),
     ],
 };
 

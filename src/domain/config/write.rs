@@ -168,7 +168,16 @@ impl Writer<'_> {
             }
             self.end();
         }
-        self.string("image", app.image.as_ref());
+        match &app.image_tag {
+            None => self.string("image", app.image.as_ref()),
+            Some(tag) => {
+                self.open("image");
+                self.string("name", app.image.as_ref());
+                self.plain("from", "ci");
+                self.string("tag", Some(tag));
+                self.end();
+            }
+        }
         self.string("image_of", app.image_of.as_ref().map(ToString::to_string).as_ref());
         self.string("dockerfile", app.dockerfile.as_ref());
         if app.files != default.files {

@@ -143,6 +143,9 @@ impl Mirrors {
             reset().limit(CHECKOUT_LIMIT).ok(home).await?;
         }
         Call::within(path).args(["clean", "-ffdxq"]).limit(CHECKOUT_LIMIT).ok(home).await?;
+        if let Some(admin) = admin_folder(path) {
+            lend_objects(&admin, path).map_err(GitError::io("writing", &admin))?;
+        }
         self.notes(path).await
     }
 
@@ -169,6 +172,18 @@ impl Mirrors {
 
 /// Time limit for writing a commit's files.
 const CHECKOUT_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// Leads tools with a git of their own to the mirror's objects: JGit (the git-commit-id plugin of Maven) takes what the
+/// mirror keeps of a worktree for a whole repository, and finds neither objects nor files. Git itself looks at
+/// `commondir` alone.
+fn lend_objects(admin: &Path, path: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(admin.join("refs"))?;
+    fs::create_dir_all(admin.join("objects/info"))?;
+    fs::write(admin.join("objects/info/alternates"), "../../../objects\n")?;
+    let files = path.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"");
+    let config = format!("[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tworktree = \"{files}\"\n");
+    fs::write(admin.join("config"), config)
+}
 
 /// Where the mirror keeps what belongs to this worktree.
 pub(crate) fn admin_folder(path: &Path) -> Option<PathBuf> {

@@ -70,7 +70,8 @@ pub fn image_plan(files: &dyn Files, name: &AppName, app: &App) -> ImagePlan {
 /// Tells, in notes, what the images of the apps are built from: of those that have an `image` or a Dockerfile.
 pub(super) fn tell(inferred: &mut Inferred, files: &dyn Files) {
     let repository = Repository::read(files);
-    for (name, app) in inferred.config.apps.iter().filter(|(_, app)| app.image_of.is_none()) {
+    let built = |app: &App| app.image_of.is_none() && app.image_tag.is_none();
+    for (name, app) in inferred.config.apps.iter().filter(|(_, app)| built(app)) {
         let plan = repository.plan(name, app);
         if plan.dockerfile.is_none() && app.image.is_none() {
             continue;
@@ -89,7 +90,8 @@ pub(super) fn tell(inferred: &mut Inferred, files: &dyn Files) {
 pub fn generated(files: &dyn Files, apps: &IndexMap<AppName, App>) -> Vec<(AppName, Generated)> {
     let repository = Repository::read(files);
     let mut all: Vec<(AppName, Generated)> = Vec::new();
-    for (name, app) in apps.iter().filter(|(_, app)| app.image.is_some() && app.image_of.is_none()) {
+    let built = |app: &App| app.image.is_some() && app.image_of.is_none() && app.image_tag.is_none();
+    for (name, app) in apps.iter().filter(|(_, app)| built(app)) {
         if let Some(made) = repository.plan(name, app).generated
             && !all.iter().any(|(_, other)| other.name == made.name)
         {

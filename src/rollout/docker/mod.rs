@@ -24,7 +24,6 @@ mod room;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
@@ -38,25 +37,16 @@ pub use self::follow::follow;
 use super::{
     ProbeTarget, Target, TargetError,
     local::{CommandRunner, service_id},
-    shared::{self, AgentEvents, Readiness, refused},
+    shared::{self, AgentEvents, Public, Readiness, refused},
 };
 use crate::{
-    agent::{Client, protocol::TlsFiles},
+    agent::Client,
     docker::{Docker, pull::Logins},
     domain::{
         ids::{AppName, Epoch, Slot},
         rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
 };
-
-/// How the public listener of an app speaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Front {
-    /// TLS with these files, which the agent must be able to read.
-    pub tls: TlsFiles,
-    /// A plain listener that sends every request on to the one with TLS.
-    pub redirect: Option<SocketAddr>,
-}
 
 /// What the target of one environment needs.
 #[derive(Clone)]
@@ -67,10 +57,8 @@ pub struct DockerConfig {
     pub docker: Docker,
     /// For logs of slots and commands: `slots/`, `rollouts/` below.
     pub data: PathBuf,
-    /// Public listeners by app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
-    pub listen: BTreeMap<AppName, SocketAddr>,
-    /// TLS on those.
-    pub fronts: BTreeMap<AppName, Front>,
+    /// Where users reach each app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
+    pub listen: BTreeMap<AppName, Public>,
     /// Granted secrets by name.
     pub secrets: BTreeMap<String, SecretString>,
     /// Whose releases, as `owner/name`: which logins they may use.
@@ -141,7 +129,7 @@ impl Target for DockerTarget {
     }
 
     fn probes<'a>(&'a self, desired: &'a Desired) -> BoxFuture<'a, Vec<ProbeTarget>> {
-        Box::pin(shared::probes(self.agent(), desired))
+        Box::pin(shared::probes(self.agent(), desired, &self.config.listen))
     }
 
     fn retire<'a>(

@@ -205,7 +205,9 @@ pub(super) fn doors(
         status.services.iter().filter(|(id, _)| !ours.contains(id)).any(|(_, s)| s.doors.iter().any(|d| d.listen == at))
     };
     let public = |port: u16| {
-        let mut all = status.services.values().filter_map(|s| s.listen);
+        let at_all = |d: &Door| Some(d.listen).filter(|l| l.ip().is_unspecified());
+        let mut all =
+            status.services.values().flat_map(|s| s.listen.into_iter().chain(s.doors.iter().filter_map(at_all)));
         all.any(|l| l.port() == port && (l.ip().is_unspecified() || l.ip() == IpAddr::V4(gateway)))
     };
     let door = |(app, port): (&AppName, &u16)| {

@@ -5,9 +5,9 @@ use std::{fs, net::SocketAddr};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::{DockerTarget, Front, engine::Found, network, observe};
+use super::{DockerTarget, engine::Found, network, observe};
 use crate::{
-    agent::protocol::{AgentStatus, Door, SlotSource},
+    agent::protocol::{AgentStatus, SlotSource},
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
@@ -17,7 +17,7 @@ use crate::{
     rollout::{
         TargetError,
         local::service_id,
-        shared::{is_missing, refused},
+        shared::{self, Public, is_missing, refused},
     },
 };
 
@@ -113,19 +113,11 @@ impl DockerTarget {
         let mut doors = network::doors(&status, &desired.key, network.gateway, &ports);
         for app in &desired.apps {
             let service = service_id(&desired.key, &app.name);
-            let listen = (app.kind == AppKind::Web).then(|| {
-                let own = self.config.listen.get(&app.name).copied();
-                own.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)))
-            });
-            let mut doors = doors.remove(&app.name).unwrap_or_default();
-            let front = self.config.fronts.get(&app.name).filter(|_| listen.is_some_and(|l| l.port() != 0));
-            if let (Some(Front { redirect: Some(plain), .. }), Some(at)) = (front, listen) {
-                let hosts = app.spec.hosts.clone();
-                doors.push(Door { listen: *plain, hosts, tls: None, https: Some(at.port()) });
-            }
-            let tls = front.map(|f| f.tls.clone());
-            if let Err(e) = self.agent().put_service_with(&service, listen, &app.spec.hosts, doors, tls).await {
-                return Err(match (refused(e), listen) {
+            let public = (app.kind == AppKind::Web)
+                .then(|| self.config.listen.get(&app.name).cloned().unwrap_or_else(Public::somewhere));
+            let doors = doors.remove(&app.name).unwrap_or_default();
+            if let Err((why, at)) = shared::open(self.agent(), &service, public.as_ref(), doors).await {
+                return Err(match (why, at) {
                     (TargetError::Failed(words), Some(at)) => failed(self.who_has(at, words).await),
                     (other, _) => other,
                 });

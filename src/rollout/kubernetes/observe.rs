@@ -307,6 +307,7 @@ impl KubernetesTarget {
             let Some(door) = self.door(&desired.key, app) else { continue };
             let Some(address) = reachable(&door).await else { continue };
             targets.push(ProbeTarget {
+                https: false,
                 app: app.name.clone(),
                 address,
                 host: app.spec.hosts.first().cloned().unwrap_or_else(|| door.name().to_owned()),

@@ -11,7 +11,6 @@ pub(super) use perform::start_command;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -23,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ProbeTarget, Target, TargetError,
-    shared::{self, AgentEvents, Readiness, is_missing, refused},
+    shared::{self, AgentEvents, Public, Readiness, is_missing, refused},
 };
 use crate::{
     agent::Client,
@@ -77,8 +76,8 @@ pub struct LocalConfig {
     pub data: PathBuf,
     /// `PATH` of the running apps.
     pub path: String,
-    /// Public listeners by app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
-    pub listen: BTreeMap<AppName, SocketAddr>,
+    /// Where users reach each app. Others get a port of 127.0.0.1 that the agent chooses and keeps.
+    pub listen: BTreeMap<AppName, Public>,
     /// Granted secrets by name.
     pub secrets: BTreeMap<String, SecretString>,
     /// Runs `pre_deploy` and smoke tests.
@@ -145,7 +144,7 @@ impl Target for LocalTarget {
     }
 
     fn probes<'a>(&'a self, desired: &'a Desired) -> BoxFuture<'a, Vec<ProbeTarget>> {
-        Box::pin(shared::probes(self.agent(), desired))
+        Box::pin(shared::probes(self.agent(), desired, &self.config.listen))
     }
 
     fn retire<'a>(

@@ -1,11 +1,6 @@
 //! Acting on the live system, through the agent.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::{Ipv4Addr, SocketAddr},
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use secrecy::ExposeSecret as _;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +16,7 @@ use crate::{
     },
     rollout::{
         TargetError,
-        shared::{LEAST_GRACE, kilobytes},
+        shared::{self, LEAST_GRACE, Public, kilobytes},
     },
 };
 
@@ -127,10 +122,9 @@ impl LocalTarget {
     async fn claim(&self, desired: &Desired, epoch: Epoch) -> Result<Effect, TargetError> {
         for app in &desired.apps {
             let service = service_id(&desired.key, &app.name);
-            let listen = (app.kind == AppKind::Web).then(|| {
-                self.config.listen.get(&app.name).copied().unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            });
-            self.agent().put_service(&service, listen, &app.spec.hosts).await.map_err(refused)?;
+            let public = (app.kind == AppKind::Web)
+                .then(|| self.config.listen.get(&app.name).cloned().unwrap_or_else(Public::somewhere));
+            shared::open(self.agent(), &service, public.as_ref(), Vec::new()).await.map_err(|(why, _)| why)?;
             self.agent().claim(&service, epoch).await.map_err(refused)?;
         }
         let status = self.agent().status().await.map_err(refused)?;

@@ -6,7 +6,7 @@ mod durable;
 mod proxy;
 mod supervise;
 mod switching;
-mod tls;
+pub(crate) mod tls;
 mod upgrade;
 
 use std::{

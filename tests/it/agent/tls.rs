@@ -14,7 +14,7 @@ use switchover::agent::protocol::{Door, ErrorCode, TlsFiles};
 use super::{DEADLINE, E1, Host, SERVICE, refusal};
 
 /// A certificate of that name, signed by itself, and its key.
-fn certificate(folder: &Path, host: &str) -> TlsFiles {
+pub(crate) fn certificate(folder: &Path, host: &str) -> TlsFiles {
     fs::create_dir_all(folder).unwrap();
     let config = format!(
         "[req]\ndistinguished_name=dn\nx509_extensions=ext\nprompt=no\n[dn]\nCN={host}\n[ext]\n\
@@ -33,7 +33,7 @@ fn certificate(folder: &Path, host: &str) -> TlsFiles {
 }
 
 /// A client that trusts this certificate alone and finds the host at the address.
-fn trusting(files: &TlsFiles, host: &str, at: SocketAddr) -> reqwest::Client {
+pub(crate) fn trusting(files: &TlsFiles, host: &str, at: SocketAddr) -> reqwest::Client {
     let root = reqwest::Certificate::from_pem(&fs::read(&files.certificate).unwrap()).unwrap();
     reqwest::Client::builder()
         .no_proxy()
@@ -46,7 +46,7 @@ fn trusting(files: &TlsFiles, host: &str, at: SocketAddr) -> reqwest::Client {
         .unwrap()
 }
 
-async fn ask(client: &reqwest::Client, url: &str) -> Result<(u16, String), String> {
+pub(crate) async fn ask(client: &reqwest::Client, url: &str) -> Result<(u16, String), String> {
     let answer = client.get(url).send().await.map_err(|e| format!("{e:?}"))?;
     Ok((answer.status().as_u16(), answer.text().await.map_err(|e| format!("{e:?}"))?))
 }

@@ -190,10 +190,10 @@ fn images_urls_and_the_rest() {
   f: {steps: {t: {run: '', services: {my_db: {image: x, ready: 3306}, b: {ready: tcp:0}}, resources: {cpu: -1, memory: 2GB}}}}
   g: {dockerfile: Dockerfile}
 ", @r#"
-    3:14 apps.a.image | `acme/x:latest` has a tag (Switchover tags it with the commit): expected an image without a tag, such as docker.io/acme/backend; did you mean `acme/x`?
+    3:14 apps.a.image | `acme/x:latest` has a tag (Switchover tags it with the commit): expected an image without a tag, such as docker.io/acme/backend, or a mapping with the keys name, from, tag; did you mean `acme/x`?
     3:42 apps.a.container | `Maven 3` is not an image: expected an image such as maven:3-eclipse-temurin-17
-    4:14 apps.b.image | `Acme/X` is not the name of an image: expected an image without a tag, such as docker.io/acme/backend; did you mean `acme/x`?
-    6:14 apps.d.image | `localhost:99999/x` is not the name of an image: expected an image without a tag, such as docker.io/acme/backend
+    4:14 apps.b.image | `Acme/X` is not the name of an image: expected an image without a tag, such as docker.io/acme/backend, or a mapping with the keys name, from, tag; did you mean `acme/x`?
+    6:14 apps.d.image | `localhost:99999/x` is not the name of an image: expected an image without a tag, such as docker.io/acme/backend, or a mapping with the keys name, from, tag
     7:15 apps.e.health | `health` does not begin with `/`: expected a path that begins with `/`, such as /health; did you mean `/health`?
     7:29 apps.e.port | `70000` is not a whole number in range: expected a whole number from 1 to 65535
     8:24 apps.f.steps.t.run | `` is empty: expected a shell command
@@ -306,6 +306,30 @@ fn secrets_and_environment() {
     warning 2:97 apps.a.steps.t.run | this looks like a Slack token, and everybody who reads the repository sees it: expected its name under `secrets`, and the value granted by the operator
     "#);
     told!("version: 1\non: {push: [develop]}\nenvironments: {p: {deploy: {branch: main}}, q: {deploy: {branch: main}, after: [other]}}", @r#"warning 3:37 environments.p.deploy.branch | pushes to `main` are not tested, so nothing is ever released: expected `main` under `on.push`, or `after` without `switchover`"#);
+}
+
+#[test]
+fn images_of_another_ci() {
+    told!("version: 1\napps:
+  a: {image: {from: ci, name: docker.io/acme/a, tag: \"sha-{short}\"}}
+  b: {image: {from: ci, tag: latest}}
+  c: {image: {from: ci, tag: \"{sha}-{short}\"}}
+  d: {image: {tag: \"{sha}\"}}
+  e: {image: {from: ci}, dockerfile: D, files: [x], steps: {build: {run: x}}}
+  f: {image: {from: cI, nam: x}}
+  g: {image: [x]}
+  h: {image: {name: \"acme/h:1\"}}
+", @r#"
+    4:30 apps.b.image.tag | `latest` does not name the commit: expected a tag with {sha} (40 digits) or {short} (7 digits) in it, such as sha-{short}
+    5:30 apps.c.image.tag | `{sha}-{short}` does not name the commit: expected a tag with {sha} (40 digits) or {short} (7 digits) in it, such as sha-{short}
+    6:15 apps.d.image.tag | `tag` without `from: ci`: expected `from: ci`; what is built here is tagged with the commit
+    7:26 apps.e.dockerfile | `dockerfile` beside `image: {from: ci}`: expected one of the two: nothing is built here
+    7:41 apps.e.files | `files` beside `image: {from: ci}`: expected one of the two: nothing is built here
+    8:21 apps.f.image.from | `cI` is not one of the words: expected one of build, ci; did you mean `ci`?
+    8:25 apps.f.image.nam | `nam` is not a key of an image: expected one of name, from, tag; did you mean `name`?
+    9:14 apps.g.image | `image` is a list: expected an image without a tag, such as docker.io/acme/backend, or a mapping with the keys name, from, tag
+    10:21 apps.h.image.name | `acme/h:1` has a tag (Switchover tags it with the commit): expected an image without a tag, such as docker.io/acme/backend; did you mean `acme/h`?
+    "#);
 }
 
 #[test]

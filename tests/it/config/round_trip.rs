@@ -115,6 +115,7 @@ prop_compose! {
         base in (opt(&["maven:3", "rust"]), words(&["~/.m2", "target", "a b"]), variables(), words(&["SECRET", "OTHER"])),
         steps in vec((select(vec!["test", "build", "true", "a b", "1"]), step()), 0..3),
         made in (opt(&["acme/x", "localhost:5000/y"]), opt(&["Dockerfile", "a/b"]), option::of(words(&["dist/**", "*.jar"]))),
+        pushed in opt(&["{sha}", "ci-{short}"]),
         start in option::of(text()),
         web in option::of((option::of(1_u16..), opt(&["/", "/health?a=b"]))),
         most in (option::of(0.001..1024.0), option::of(any::<u64>())),
@@ -123,12 +124,14 @@ prop_compose! {
     ) -> App {
         let (container, cache, env, secrets) = base;
         let (image, dockerfile, files) = made;
+        // What another CI pushes is not made here.
+        let image_tag = pushed.filter(|_| dockerfile.is_none() && files.is_none());
         let kind = if web.is_some() { AppKind::Web } else { AppKind::Worker };
         let (port, health) = web.unwrap_or_default();
         App {
             kind, path: path.to_owned(), container, cache, env, secrets,
             steps: steps.into_iter().map(|(n, s)| (StepName::new(n).expect("a name"), s)).collect(),
-            image, image_of: None, dockerfile, files, start, port, health,
+            image, image_tag, image_of: None, dockerfile, files, start, port, health,
             resources: Resources { cpu: most.0, memory: most.1 },
             pre_deploy: pre_deploy.map(|(run, reversible, timeout)| PreDeploy { run, reversible, timeout }),
             switch_after: Vec::new(),
@@ -184,7 +187,7 @@ prop_compose! {
             }
             if let [first, .., last] = names.as_slice() {
                 let last = &mut config.apps[last.as_str()];
-                (last.image, last.dockerfile, last.files) = (None, None, None);
+                (last.image, last.image_tag, last.dockerfile, last.files) = (None, None, None, None);
                 last.image_of = Some(first.clone());
             }
             let names: Vec<EnvironmentName> = config.environments.keys().cloned().collect();

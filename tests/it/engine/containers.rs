@@ -40,7 +40,7 @@ environments:
     ]
 }
 
-fn settings(engine: &crate::docker::rig::Engine, folder: &std::path::Path) -> String {
+pub(super) fn settings(engine: &crate::docker::rig::Engine, folder: &std::path::Path) -> String {
     let password = folder.join("registry-password");
     std::fs::write(&password, "pw").expect("written");
     std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");

@@ -173,3 +173,25 @@ async fn submodules_filters_and_hooks_never_run_and_are_told() {
     ]
     "#);
 }
+
+/// JGit knows no `commondir`: it takes the worktree's own folder for the repository. So does git when it is told to.
+#[tokio::test]
+async fn a_worktree_is_a_repository_for_tools_with_a_git_of_their_own() {
+    let host = Host::start();
+    let (_dir, m) = mirrors();
+    let sha = host.commit("first", &[("a", "1")]);
+    m.fetch(R, &host.url, None, &[]).await.unwrap();
+    let place = m.checkout(R, &sha, "backend").await.unwrap();
+    let admin = run(place.path(), &["rev-parse", "--absolute-git-dir"]);
+    // As seen without the link to the mirror.
+    let alone = tempfile::tempdir_in(Path::new(&admin).parent().unwrap()).unwrap();
+    for name in ["HEAD", "config", "index", "objects/info/alternates"] {
+        fs::create_dir_all(alone.path().join(name).parent().unwrap()).unwrap();
+        fs::copy(Path::new(&admin).join(name), alone.path().join(name)).unwrap();
+    }
+    fs::create_dir_all(alone.path().join("refs")).unwrap();
+    let git_dir = format!("--git-dir={}", alone.path().display());
+    assert_eq!(run(alone.path(), &[&git_dir, "log", "--format=%H %s"]), format!("{sha} first"));
+    assert_eq!(run(alone.path(), &[&git_dir, "status", "--porcelain"]), "");
+    assert_eq!(run(alone.path(), &[&git_dir, "rev-parse", "--show-toplevel"]), place.path().display().to_string());
+}

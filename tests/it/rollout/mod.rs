@@ -9,6 +9,7 @@ mod local;
 mod machine;
 mod model;
 mod probing;
+mod public;
 mod releases;
 mod stage;
 mod words;

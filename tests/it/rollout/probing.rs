@@ -44,6 +44,7 @@ async fn answer(mut stream: tokio::net::TcpStream, text: &'static str, times: us
 
 fn target(address: SocketAddr) -> ProbeTarget {
     ProbeTarget {
+        https: false,
         app: app("web"),
         address,
         host: "shop.example.com".into(),

@@ -215,10 +215,23 @@ impl Stage {
         self.go_on(desired, &journal).await.unwrap()
     }
 
+    /// The same on a target of one's own.
+    pub async fn release_to(&self, desired: &Desired, target: &LocalTarget) -> (End, Progress) {
+        self.drive(desired, &self.journal(desired), target).await.unwrap()
+    }
+
     pub async fn go_on(&self, desired: &Desired, journal: &FileJournal) -> Result<(End, Progress), DriveError> {
+        self.drive(desired, journal, &self.target()).await
+    }
+
+    async fn drive(
+        &self,
+        desired: &Desired,
+        journal: &FileJournal,
+        target: &LocalTarget,
+    ) -> Result<(End, Progress), DriveError> {
         let progress = journal.progress().unwrap_or_else(|| Progress::new(desired, switchover::clock::now()));
-        let target = self.target();
-        let driven = drive(desired, progress, &target, journal, CancellationToken::new());
+        let driven = drive(desired, progress, target, journal, CancellationToken::new());
         match tokio::time::timeout(DEADLINE, driven).await {
             Err(_) => panic!("no end: {:#?}\n{}", journal.progress(), self.host.log()),
             Ok(Ok(DriveEnd::Ended(end, progress))) => Ok((end, *progress)),

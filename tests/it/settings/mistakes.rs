@@ -125,10 +125,6 @@ fn variables() {
         expected: a path
         see: `switchover schema settings`, docs/configure.md
 
-    SWITCHOVER_EXECUTOR: `nomad` is not one of the words
-        expected: one of local, docker, kubernetes
-        see: `switchover schema settings`, docs/configure.md
-
     SWITCHOVER_LISTEN: `:80` is not an address with a port
         expected: an address and a port, such as 127.0.0.1:8080 or [::]:8080; did you mean `0.0.0.0:80`?
         see: `switchover schema settings`, docs/configure.md
@@ -151,6 +147,10 @@ fn variables() {
 
     SWITCHOVER_APP_ID: `seven` is not a whole number in range
         expected: a whole number from 1 to 9223372036854775807
+        see: `switchover schema settings`, docs/configure.md
+
+    SWITCHOVER_EXECUTOR: `nomad` is not one of the words
+        expected: one of local, docker, kubernetes
         see: `switchover schema settings`, docs/configure.md
 
     SWITCHOVER_PRIVATE_KEY: is not an RSA private key in PEM form
@@ -303,7 +303,7 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:11:64
 
     targets.local.listen.x: `localhost:9` is not an address with a port
-        expected: an address and a port, such as 127.0.0.1:8080 or [::]:8080; did you mean `127.0.0.1:9`?
+        expected: an address and a port, such as 127.0.0.1:8080 or [::]:8080, or a mapping with the keys address, hosts, certificate_file, key_file, redirect; did you mean `127.0.0.1:9`?
         see: /etc/switchover/switchover.toml:11:89
 
     targets."a b": the name `a b` is not a name
@@ -363,7 +363,7 @@ step_memory = '4GB'
         see: /etc/switchover/switchover.toml:34:15
 
     targets.local.listen."production/web": 0.0.0.0:80 is that of targets.local.listen.web too
-        expected: an address of its own
+        expected: an address of its own, or `hosts` of its own at the same address
         see: /etc/switchover/switchover.toml:11:50
 
     targets."a b".repositories: nobody may use it
@@ -478,7 +478,7 @@ step_memory = "4Gi"
     assert_eq!((settings.limits.concurrent_steps, settings.limits.step_memory), (4, Some(4 << 30)));
     let settings::TargetSettings::Local(local) = &settings.targets["prod"] else { panic!("another kind") };
     assert_eq!(local.agent, server.path().join("agents/prod"));
-    assert_eq!(local.listen["staging/backend"].to_string(), "127.0.0.1:8081");
+    assert_eq!(local.listen["staging/backend"].address.to_string(), "127.0.0.1:8081");
     assert_eq!(settings.registries["docker.io"].password.expose_secret(), "pw");
     assert!(settings.slack.contains_key("#deploys"));
     let schema = settings::schema();

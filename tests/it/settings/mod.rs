@@ -1,6 +1,7 @@
 //! switchover.toml and the environment: what is read, what is refused and how, who is granted what.
 
 mod grants;
+mod listeners;
 mod mistakes;
 
 use std::{collections::BTreeMap, ffi::OsString, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::LazyLock};

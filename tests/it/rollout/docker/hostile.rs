@@ -145,7 +145,7 @@ async fn a_public_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let at: SocketAddr = taken.local_addr().unwrap();
     let mut config = Dock::config(dock.host.client.clone(), dock.docker.clone(), dock.root());
-    config.listen.insert(app("web"), at);
+    config.listen.insert(app("web"), at.into());
     let target = switchover::rollout::docker::DockerTarget::new(config);
     let d = dock.desired(&Version::new("one"));
     let journal = dock.journal(&d);

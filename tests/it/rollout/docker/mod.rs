@@ -1,6 +1,7 @@
 //! Releases in containers: a real engine, a real registry, a real agent.
 
 mod hostile;
+mod hundred;
 mod killed;
 mod outage;
 mod releases;
@@ -204,7 +205,6 @@ impl Dock {
             docker,
             data: root.join("server"),
             listen: BTreeMap::new(),
-            fronts: BTreeMap::new(),
             secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
             repository: "acme/shop".into(),
             logins: Logins::default(),
