@@ -208,11 +208,11 @@ pub struct SecretGrant {
 pub struct Limits {
     /// Steps that run at the same time.
     pub concurrent_steps: usize,
-    /// Memory that one step may use (executor docker), in bytes. None: no limit.
+    /// Memory that one step may use (executors docker and kubernetes), in bytes. None: no limit.
     pub step_memory: Option<u64>,
-    /// Bytes that one step's workspace and home may hold (executor docker).
+    /// Bytes that one step's workspace and home may hold (executors docker and kubernetes).
     pub step_disk: u64,
-    /// Whether steps reach more than their companions (executor docker).
+    /// Whether steps reach more than their companions (executors docker and kubernetes).
     pub step_internet: bool,
     /// Bytes that caches and pulled images may hold together.
     pub cache_disk: u64,

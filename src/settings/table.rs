@@ -438,20 +438,24 @@ pub static LIMITS: Object = Object {
             default: None,
             doc: "Steps that run at the same time. Default: the number of cores.",
         },
-        field("step_memory", Kind::Size, "Memory that one step may use (executor docker). Default: no limit."),
+        field(
+            "step_memory",
+            Kind::Size,
+            "Memory that one step may use (executors docker and kubernetes). Default: no limit.",
+        ),
         Field {
             key: "step_disk",
             kind: Kind::Size,
             required: false,
             default: Some("20Gi"),
-            doc: "What may lie in the workspace and home of one step (executor docker).",
+            doc: "What may lie in the workspace and home of one step (executors docker and kubernetes).",
         },
         Field {
             key: "step_internet",
             kind: Kind::Bool,
             required: false,
             default: Some("true"),
-            doc: "Whether steps reach more than their companions (executor docker).",
+            doc: "Whether steps reach more than their companions (executors docker and kubernetes).",
         },
         Field {
             key: "cache_disk",

@@ -94,8 +94,9 @@ pub(super) async fn at(time: Option<Instant>) {
 /// What became of the step's container.
 enum Over {
     Ended(Box<ContainerStateTerminated>),
-    OverDisk(String),
-    /// Cancelled, and nothing is heard of it any more.
+    /// It wrote more than it may.
+    Full(String),
+    /// Ended by us, and nothing is heard of it any more.
     Gone,
 }
 
@@ -119,11 +120,12 @@ impl Follow<'_> {
         let why: Option<Reason> = ending;
         let state = match over {
             Over::Ended(state) => *state,
-            Over::OverDisk(said) => {
+            Over::Full(said) => {
                 self.journal.note(&said);
                 let limit = self.disk.unwrap_or(0);
                 return Ok(Ended::new(StepEnd::OverDisk { used: limit, limit }));
             }
+            Over::Gone if why == Some(Reason::Timeout) => return Ok(Ended { why, ..Ended::new(StepEnd::TimedOut) }),
             Over::Gone => return Ok(Ended { why, ..Ended::new(StepEnd::Cancelled) }),
         };
         let mut ended = self.ended(&state, why);
@@ -196,26 +198,25 @@ impl Follow<'_> {
             return Err(failed("watching the step's pod")(fault.clone()));
         }
         let Some(pod) = &seen.pod else { return Ok(None) };
+        let state = status::ended(pod, STEP);
+        if let Some(state) = state.filter(|s| ending.is_some() || status::ended_by_itself(pod, s)) {
+            return Ok(Some(Over::Ended(Box::new(state.clone()))));
+        }
+        if ending.is_some() && seen.gone {
+            return Ok(Some(Over::Gone));
+        }
         if ending == Some(Reason::Cancel) {
-            let state = status::ended(pod, STEP).cloned();
-            return Ok(match state {
-                Some(state) => Some(Over::Ended(Box::new(state))),
-                None => seen.gone.then_some(Over::Gone),
-            });
+            return Ok(None);
         }
         match status::loss(pod) {
-            Some(Loss::Disk(said)) => return Ok(Some(Over::OverDisk(said))),
+            Some(Loss::Disk(said)) => return Ok(Some(Over::Full(said))),
             Some(Loss::Machine(why)) => return Err(ExecError::PodLost(why).into()),
             Some(Loss::Time) => {
                 return Err(ExecError::PodLost("the cluster's own time limit is reached".into()).into());
             }
             None => {}
         }
-        if let Some(state) = status::ended(pod, STEP).filter(|_| pod.metadata.deletion_timestamp.is_none()) {
-            return Ok(Some(Over::Ended(Box::new(state.clone()))));
-        }
         if seen.gone || (ending.is_none() && pod.metadata.deletion_timestamp.is_some()) {
-            // An end in its last moments may be somebody's TERM.
             return Err(ExecError::PodLost("somebody deleted it".into()).into());
         }
         Ok(None)

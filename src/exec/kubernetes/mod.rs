@@ -42,6 +42,7 @@ pub mod status;
 pub mod stream;
 mod talk;
 pub mod unpack;
+mod waiting;
 mod watch;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

@@ -274,6 +274,9 @@ pub(super) fn job(spec: &StepSpec, step: &ContainerStep, image: &str, place: &Pl
         let key = format!("node.kubernetes.io/{what}");
         json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SILENT_NODE })
     });
+    // Clusters may have nodes of another kind too.
+    let mut nodes = BTreeMap::from([("kubernetes.io/os".to_owned(), "linux".to_owned())]);
+    nodes.extend(place.node_selector.clone());
     let mut pod = json!({
         "restartPolicy": "Never",
         "automountServiceAccountToken": false,
@@ -281,7 +284,7 @@ pub(super) fn job(spec: &StepSpec, step: &ContainerStep, image: &str, place: &Pl
         "terminationGracePeriodSeconds": seconds(spec.grace).saturating_add(1),
         "hostname": "step",
         "securityContext": { "seccompProfile": { "type": "RuntimeDefault" } },
-        "nodeSelector": place.node_selector,
+        "nodeSelector": nodes,
         "tolerations": tolerations,
         "volumes": [
             { "name": "work", "emptyDir": place.disk.map_or(json!({}), |d| json!({ "sizeLimit": d.to_string() })) },

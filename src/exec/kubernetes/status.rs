@@ -35,6 +35,24 @@ pub fn runs(pod: &Pod, name: &str) -> bool {
     container(pod, name).and_then(|c| c.state.as_ref()).is_some_and(|s| s.running.is_some())
 }
 
+/// Whether a container had ended before somebody took its pod away. Times are told in whole seconds; in the same one, it
+/// may have been ended.
+#[must_use]
+pub fn ended_by_itself(pod: &Pod, ended: &ContainerStateTerminated) -> bool {
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|at| {
+        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
+        at.0.as_second() - grace
+    });
+    let target = condition(pod, "DisruptionTarget").filter(|c| c.status == "True");
+    let disrupted = target.and_then(|c| c.last_transition_time.as_ref()).map(|at| at.0.as_second());
+    let finished = ended.finished_at.as_ref().map(|at| at.0.as_second());
+    match (deleted.into_iter().chain(disrupted).min(), finished) {
+        (Some(taken), Some(finished)) => finished < taken,
+        (None, _) => loss(pod).is_none(),
+        (_, None) => false,
+    }
+}
+
 /// Why a container does not run yet, with the kubelet's word for it (`ErrImagePull`, …) and its message.
 #[must_use]
 pub fn waits<'a>(pod: &'a Pod, name: &str) -> Option<(&'a str, &'a str)> {

@@ -1,12 +1,13 @@
 //! The pod of a step, as the cluster tells of it: watched, not asked for again and again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube_runtime::{
     WatchStreamExt as _,
+    utils::Backoff,
     watcher::{self, Config, Event, watcher},
 };
 use tokio::{sync::watch, task::AbortHandle};
@@ -36,12 +37,35 @@ impl Drop for Watch {
     }
 }
 
+/// Between tries to hear of it again: an API that was away for minutes is asked soon after it is back.
+#[derive(Default)]
+struct Pauses(u32);
+
+const FIRST: Duration = Duration::from_millis(250);
+const MOST: Duration = Duration::from_secs(4);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = FIRST.saturating_mul(1 << self.0.min(10)).min(MOST);
+        self.0 += 1;
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// Watches the pods with that label, of which there is one.
 pub(super) fn pod(pods: Api<Pod>, label: &str) -> Watch {
     let (tell, seen) = watch::channel(Seen::default());
     let config = Config::default().labels(label);
     let task = tokio::spawn(async move {
-        let mut events = watcher(pods, config).default_backoff().boxed();
+        let mut events = watcher(pods, config).backoff(Pauses::default()).boxed();
         // Between the begin and the end of a new list.
         let mut listed = false;
         while let Some(event) = events.next().await {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, time::Du
 
 use secrecy::SecretString;
 use switchover::{
-    domain::run::StepEnd,
+    domain::{ids::RepoId, run::StepEnd},
     exec::{
         limits::StepLimits,
         local::{ExecError, Executor},
@@ -300,6 +300,39 @@ async fn a_later_step_of_a_job_finds_what_the_first_one_left() {
         with space
         ") }
     }
+    stage.nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_goes_both_ways_and_git_finds_its_history() {
+    let Some(stage) = Stage::new("much_goes_both_ways_and_git_finds_its_history") else { return };
+    let executor = stage.executor(StepLimits::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    let host = crate::exec::host::Host::start();
+    let (_mirrors_dir, mirrors) = crate::exec::git::mirrors();
+    let sha = host.commit("the message", &[("app/a.txt", "one")]);
+    mirrors.fetch(RepoId(7), &host.url, None, &[]).await.unwrap();
+    let workspace = mirrors.checkout(RepoId(7), &sha, "app-own").await.unwrap();
+    let command = "[ $(ls many | wc -l) = 1500 ]; wc -c <large; head -c 50000000 large >made; rm -r many; mkdir many
+        echo x >many/one; cat $(sed 's/gitdir: //' ../.git)/HEAD";
+    let mut spec = step(&dir, GNU, command);
+    spec.cwd = workspace.path().join("app");
+    spec.hold = Some(workspace.steps_lock().to_owned());
+    container(&mut spec).workspace = workspace.path().to_owned();
+    container(&mut spec).mirror = Some(mirrors.dir(RepoId(7)));
+    fs::create_dir(spec.cwd.join("many")).unwrap();
+    for n in 0..1500 {
+        fs::write(spec.cwd.join(format!("many/a-file-with-a-name-of-some-length-{n}.txt")), n.to_string()).unwrap();
+    }
+    let large: Vec<u8> = (0..100_000_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    fs::write(spec.cwd.join("large"), &large).unwrap();
+    let result = run(&executor, &spec).await;
+    let lines: Vec<String> = log(&spec).into_iter().filter(|l| !l.starts_with("[switchover]")).collect();
+    assert_eq!(result.end, StepEnd::Exited(0), "{lines:?}");
+    assert_eq!(lines, ["100000000".to_owned(), sha.to_string()]);
+    assert!(fs::read(spec.cwd.join("made")).unwrap() == large[..50_000_000]);
+    let left: Vec<_> = fs::read_dir(spec.cwd.join("many")).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert_eq!(left, ["one"]);
     stage.nothing_left().await;
 }
 

@@ -54,6 +54,27 @@ fn who_took_a_pod_away() {
 }
 
 #[test]
+fn an_end_before_the_pod_was_taken_away_is_the_steps_own() {
+    let at = |second: i64| format!("2026-01-02T03:04:{second:02}Z");
+    let ended = serde_json::from_value(json!({ "exitCode": 0, "finishedAt": at(10) })).unwrap();
+    let cases = [
+        (json!({}), json!({}), true),
+        // Asked for at 11 and at 10, with 5 s to go.
+        (json!({ "deletionTimestamp": at(16), "deletionGracePeriodSeconds": 5 }), json!({}), true),
+        (json!({ "deletionTimestamp": at(15), "deletionGracePeriodSeconds": 5 }), json!({}), false),
+        (json!({}), json!({ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": at(11) }), true),
+        (json!({}), json!({ "type": "DisruptionTarget", "status": "True", "lastTransitionTime": at(9) }), false),
+        (json!({}), json!({ "type": "DisruptionTarget", "status": "False", "lastTransitionTime": at(9) }), true),
+    ];
+    for (meta, condition, own) in cases {
+        let conditions = if condition == json!({}) { json!([]) } else { json!([condition]) };
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": meta, "status": { "conditions": conditions } })).unwrap();
+        assert_eq!(status::ended_by_itself(&pod, &ended), own, "{meta} {conditions}");
+    }
+}
+
+#[test]
 fn what_a_step_cost_is_read_whatever_it_says() {
     let ms = std::time::Duration::from_millis;
     let cases = [
