@@ -12,6 +12,7 @@ use crate::{
     engine::{
         Engine, EngineError,
         commands::{Command, Status},
+        preview::Preview,
     },
 };
 
@@ -58,6 +59,7 @@ pub fn bind(engine: Engine, data: &Path) -> std::io::Result<Server> {
             .app_data(state.clone())
             .route("/command", web::post().to(command))
             .route("/status", web::get().to(status))
+            .route("/plan", web::post().to(plan))
             .route("/explain", web::post().to(explain))
             .route("/replay", web::post().to(replay))
             .route("/sweep", web::post().to(sweep))
@@ -89,6 +91,10 @@ async fn status(engine: web::Data<Engine>) -> HttpResponse {
         Ok(status) => HttpResponse::Ok().json(status),
         Err(e) => answer(Err(e)),
     }
+}
+
+async fn plan(engine: web::Data<Engine>, wanted: web::Json<Preview>) -> HttpResponse {
+    answer(engine.preview(&wanted).await)
 }
 
 async fn explain(engine: web::Data<Engine>, subject: web::Json<Subject>) -> HttpResponse {
@@ -163,6 +169,14 @@ impl Control {
     /// [`ControlError`].
     pub async fn status(&self) -> Result<Vec<Status>, ControlError> {
         self.ask(self.http.get("http://switchover/status")).await
+    }
+
+    /// What a release would change.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn preview(&self, wanted: &Preview) -> Result<String, ControlError> {
+        self.ask::<Answer>(self.http.post("http://switchover/plan").json(wanted)).await.map(|a| a.text)
     }
 
     /// `explain`, `replay` or `sweep`.

@@ -1,5 +1,6 @@
 //! The command line: one function for each subcommand.
 
+mod doctor;
 mod keep;
 mod serve;
 mod tell;
@@ -118,6 +119,25 @@ enum Command {
         /// The environment; default: the only one.
         environment: Option<String>,
     },
+    /// Show what a release would change in a cluster, before anything is applied.
+    Plan {
+        #[command(flatten)]
+        at: At,
+        /// The environment.
+        environment: String,
+        /// The commit; default: the head of the branch that is released there.
+        #[arg(long)]
+        sha: Option<Sha>,
+    },
+    /// Look whether everything that the settings name can be used: GitHub, engine, clusters with their rights, registries.
+    Doctor {
+        /// Settings file. Default: switchover.toml in this folder, if there is one.
+        #[arg(long, short, env = "SWITCHOVER_CONFIG")]
+        config: Option<PathBuf>,
+        /// Print the Role that releases need in a namespace, and look at nothing.
+        #[arg(long)]
+        rbac: bool,
+    },
     /// Tell why something did or did not run.
     Explain {
         #[command(flatten)]
@@ -212,6 +232,8 @@ pub fn run() -> ExitCode {
         Command::Rollback { at, environment, to } => tell::command(&at, Verb::Rollback, environment, None, to),
         Command::Resume { at, environment } => tell::command(&at, Verb::Resume, environment, None, None),
         Command::Cancel { at, environment } => tell::command(&at, Verb::Cancel, environment, None, None),
+        Command::Plan { at, environment, sha } => tell::plan(&at, environment, sha),
+        Command::Doctor { config, rbac } => return doctor::doctor(config.as_deref(), rbac),
         Command::Explain { at, subject } => tell::about(&at, "explain", &subject),
         Command::Replay { at, delivery } => tell::about(&at, "replay", &delivery),
         Command::Sweep { at } => tell::about(&at, "sweep", ""),

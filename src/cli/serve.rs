@@ -10,7 +10,9 @@ use std::{
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use switchover::{
-    agent, control,
+    agent,
+    cluster::{Cluster, Clusters},
+    control,
     demo::play,
     docker::{Docker, pull::Logins},
     domain::ids::Digest,
@@ -22,14 +24,16 @@ use switchover::{
     },
     exec::{
         caches::JobHome,
-        docker::{DockerExecutor, StepLimits},
+        docker::DockerExecutor,
         git::Mirrors,
         host::HostEnv,
+        kubernetes::KubernetesExecutor,
+        limits::StepLimits,
         local::{Executor, LocalExecutor},
     },
     github::{GitHub, GitHubConfig, Timeouts},
     rollout,
-    settings::{self, ExecutorKind, Settings, TargetSettings},
+    settings::{self, ExecutorKind, Settings, StepCluster, TargetSettings},
     store::Store,
     telemetry::Metrics,
     web,
@@ -108,18 +112,29 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     host.end_strays(&homes).await;
     JobHome::sweep(&homes);
     let docker = docker(&settings, &key)?;
-    let containers = docker.clone().filter(|_| settings.executor == ExecutorKind::Docker).map(|docker| {
-        let limits = StepLimits {
-            memory: settings.limits.step_memory,
-            disk: Some(settings.limits.step_disk),
-            internet: settings.limits.step_internet,
-            ..StepLimits::default()
-        };
-        DockerExecutor::new(docker, limits, Logins::new(settings.registries.clone()))
-    });
-    let executor: Arc<dyn Executor> = match &containers {
-        Some(containers) => Arc::new(containers.clone()),
-        None => Arc::new(host.clone()),
+    let limits = StepLimits {
+        memory: settings.limits.step_memory,
+        disk: Some(settings.limits.step_disk),
+        internet: settings.limits.step_internet,
+        ..StepLimits::default()
+    };
+    let logins = Logins::new(settings.registries.clone());
+    let containers = docker
+        .clone()
+        .filter(|_| settings.executor == ExecutorKind::Docker)
+        .map(|docker| DockerExecutor::new(docker, limits, logins.clone()));
+    let jobs = match settings.executor {
+        ExecutorKind::Kubernetes => {
+            let StepCluster { cluster, node_selector } = &settings.kubernetes;
+            let cluster = Cluster::new(cluster, Digest::of(&key).short()).await.context("[kubernetes]")?;
+            Some(KubernetesExecutor::new(cluster, limits, logins, node_selector.clone()))
+        }
+        ExecutorKind::Local | ExecutorKind::Docker => None,
+    };
+    let executor: Arc<dyn Executor> = match (&containers, &jobs) {
+        (Some(containers), _) => Arc::new(containers.clone()),
+        (None, Some(jobs)) => Arc::new(jobs.clone()),
+        (None, None) => Arc::new(host.clone()),
     };
     let wake = Wake::default();
     let metrics = Metrics::default();
@@ -131,6 +146,8 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         host,
         docker: docker.clone(),
         containers,
+        clusters: Clusters::new(Digest::of(&key).short()),
+        jobs,
         agent: agent::Client::new(agent::socket_path(&agent_data)),
         settings: settings.clone(),
         wake: wake.clone(),
@@ -179,6 +196,15 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
                 () = shutdown.cancelled() => return,
             }
             rollout::docker::follow(engine.agent.clone(), docker, shutdown).await;
+        });
+    }
+    if engine.jobs.is_some() {
+        let (engine, shutdown) = (engine.clone(), shutdown.clone());
+        tracker.spawn(async move {
+            tokio::select! {
+                () = engine.sweep_containers() => {}
+                () = shutdown.cancelled() => {}
+            }
         });
     }
     let web_task = tokio::spawn(server);
@@ -245,6 +271,12 @@ pub struct DemoArgs {
     /// Registry of plays in containers: plain HTTP, no login. Default: one is started, and removed at the end.
     #[arg(long, value_name = "HOST:PORT")]
     pub registry: Option<String>,
+    /// Where the play releases to: its own Docker engine or processes, or a cluster (with --kubeconfig).
+    #[arg(long, value_name = "KIND", default_value = "own", value_parser = ["own", "kubernetes"])]
+    pub target: String,
+    /// Kubeconfig of the cluster to play in; a namespace is made, and removed at the end.
+    #[arg(long, value_name = "FILE", required_if_eq("target", "kubernetes"))]
+    pub kubeconfig: Option<PathBuf>,
     /// Keep everything in this folder. Default: a temporary one, removed at the end.
     #[arg(long, value_name = "FOLDER")]
     pub data: Option<PathBuf>,
@@ -267,6 +299,7 @@ pub fn demo(args: DemoArgs) -> ExitCode {
                 docker_host: args.docker_host,
                 docker_default: std::env::var("DOCKER_HOST").unwrap_or_else(|_| DOCKER.to_owned()),
                 registry: args.registry,
+                kubeconfig: args.kubeconfig.filter(|_| args.target == "kubernetes"),
                 data: args.data,
                 exe: std::env::current_exe()?,
             };

@@ -10,6 +10,7 @@ use switchover::{
     engine::{
         commands::{Command, Status, Verb},
         facts::CONFIG_FILE,
+        preview::Preview,
     },
     infer, settings,
 };
@@ -103,6 +104,15 @@ pub fn command(
         Command { verb, repository: at.repo.clone(), environment, sha, to, actor: format!("{actor} on the server") };
     runtime(1)?.block_on(async {
         println!("{}", Control::new(&at.data)?.command(&command).await?);
+        Ok(())
+    })
+}
+
+/// `switchover plan`.
+pub fn plan(at: &At, environment: String, sha: Option<Sha>) -> anyhow::Result<()> {
+    let wanted = Preview { repository: at.repo.clone(), environment, sha };
+    runtime(1)?.block_on(async {
+        println!("{}", Control::new(&at.data)?.preview(&wanted).await?.trim_end());
         Ok(())
     })
 }

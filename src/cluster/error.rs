@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use kube::client::UpgradeConnectionError;
+
 /// Why a cluster can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClusterError {
@@ -66,6 +68,15 @@ impl From<kube::Error> for Fault {
     fn from(error: kube::Error) -> Self {
         let kube::Error::Api(status) = &error else {
             return match &error {
+                // Of these refusals the client knows nothing but the number.
+                kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(code)) => match code.as_u16() {
+                    401 => Self::Credentials("the cluster does not take the credentials: they may have expired".into()),
+                    403 => Self::Forbidden(
+                        "the account of Switchover lacks a right: `create` and `get` of `pods/exec`".into(),
+                    ),
+                    404 => Self::Missing("the pod is not there".into()),
+                    _ => Self::Away(chain(&error)),
+                },
                 // A token command or file of the kubeconfig.
                 kube::Error::Auth(e) => {
                     Self::Credentials(format!("the cluster's credentials can't be used: {}", chain(e)))

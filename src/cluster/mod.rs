@@ -3,6 +3,7 @@
 //! Shared by the executor and the target; neither knows the other. One field manager, one mark of the server on all that
 //! it makes, as with the Docker engine.
 
+mod clusters;
 mod error;
 mod objects;
 pub mod rights;
@@ -15,6 +16,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+pub use clusters::Clusters;
 pub use error::{ClusterError, Fault, chain};
 pub use objects::Named;
 pub use watched::{Kind, Object, Watched};

@@ -130,6 +130,41 @@ impl Cluster {
         Ok(serde_json::to_value(answer).unwrap_or_default())
     }
 
+    /// Makes the namespace itself.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn create_namespace(&self, labels: &Value) -> Result<(), Fault> {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client().clone());
+        let object = serde_json::json!({"metadata": {"name": self.namespace(), "labels": labels}});
+        let object = serde_json::from_value(object).map_err(|e| Fault::Refused(e.to_string()))?;
+        namespaces.create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    /// Removes the namespace with all that is in it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// [`Fault`]; [`Fault::Away`] when it is not gone within the time.
+    pub async fn delete_namespace(&self, limit: std::time::Duration) -> Result<(), Fault> {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client().clone());
+        match namespaces.delete(self.namespace(), &DeleteParams::default()).await.map_err(Fault::from) {
+            Ok(_) => {}
+            Err(Fault::Missing(_)) => return Ok(()),
+            Err(other) => return Err(other),
+        }
+        let gone = async {
+            while namespaces.get_opt(self.namespace()).await?.is_some() {
+                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            }
+            Ok::<(), kube::Error>(())
+        };
+        match tokio::time::timeout(limit, gone).await {
+            Ok(end) => Ok(end?),
+            Err(_) => Err(Fault::Away("it is still being removed".to_owned())),
+        }
+    }
+
     /// Asks the API server what it would say to an object, with nothing written ("Dry-run").
     ///
     /// # Errors

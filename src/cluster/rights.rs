@@ -93,6 +93,14 @@ impl Cluster {
         self.missing_of(&RELEASE).await
     }
 
+    /// Whether the cluster has this group of APIs (`metrics.k8s.io`).
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn has_group(&self, group: &str) -> Result<bool, Fault> {
+        Ok(self.client().list_api_groups().await?.groups.iter().any(|g| g.name == group))
+    }
+
     /// The same for other rules.
     ///
     /// # Errors

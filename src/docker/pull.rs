@@ -48,7 +48,8 @@ impl Logins {
     }
 
     /// Whether the operator has a login at the registry, for whomever: what lies there may not be for everybody.
-    fn guards(&self, image: &Reference) -> bool {
+    #[must_use]
+    pub fn guards(&self, image: &Reference) -> bool {
         self.0.contains_key(&image.host)
     }
 }

@@ -204,6 +204,9 @@ pub enum StepEnd {
         /// What may lie there.
         limit: u64,
     },
+    /// It ended with 0, but what it left could not be taken back from where it ran, and why. It is not run again by
+    /// itself: what it did is done.
+    Untaken(String),
 }
 
 impl StepResult {

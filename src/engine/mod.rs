@@ -15,7 +15,9 @@ pub mod commands;
 pub mod explain;
 pub mod facts;
 mod images;
+mod manifests;
 pub mod planner;
+pub mod preview;
 pub mod releases;
 pub mod reporter;
 pub mod retention;
@@ -39,6 +41,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     agent,
+    cluster::Clusters,
     docker::Docker,
     domain::{
         ids::{JobId, RepoRef, RolloutId},
@@ -47,6 +50,7 @@ use crate::{
     exec::{
         docker::DockerExecutor,
         git::{GitAuth, GitError, Mirrors},
+        kubernetes::KubernetesExecutor,
         local::{Executor, LocalExecutor},
     },
     github::{GitHub, GitHubError},
@@ -83,6 +87,10 @@ pub struct Shared {
     pub docker: Option<Docker>,
     /// The executor of containers again, for its sweep.
     pub containers: Option<DockerExecutor>,
+    /// The clusters of targets.
+    pub clusters: Clusters,
+    /// The executor of a cluster's Jobs again, for its sweep.
+    pub jobs: Option<KubernetesExecutor>,
     /// The data plane of this host.
     pub agent: agent::Client,
     /// What the operator said.
@@ -162,13 +170,23 @@ impl Engine {
         }
     }
 
-    /// Removes what steps left in the Docker engine that no longer run.
+    /// Removes what steps left in the Docker engine or the cluster that no longer run.
     pub async fn sweep_containers(&self) {
-        let Some(containers) = &self.containers else { return };
-        match containers.sweep().await {
-            Ok(0) => {}
-            Ok(gone) => tracing::info!(gone, "removed what steps left in the Docker engine"),
-            Err(error) => tracing::warn!(%error, "what steps left in the Docker engine can't be looked for now"),
+        if let Some(containers) = &self.containers {
+            match containers.sweep().await {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "removed what steps left in the Docker engine"),
+                Err(error) => tracing::warn!(%error, "what steps left in the Docker engine can't be looked for now"),
+            }
+        }
+        if let Some(jobs) = &self.jobs {
+            match jobs.sweep().await {
+                Ok(0) => {}
+                Ok(gone) => tracing::info!(gone, "removed what steps left in the cluster"),
+                Err(fault) => {
+                    tracing::warn!(error = fault.words(), "what steps left in the cluster can't be looked for now");
+                }
+            }
         }
     }
 

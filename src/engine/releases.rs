@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, EngineError};
+use super::{
+    Engine, EngineError,
+    manifests::{Freeze, Frozen},
+};
 use crate::{
     clock,
     domain::{
@@ -18,7 +21,9 @@ use crate::{
         },
         run::{Context, Outcome},
     },
+    exec::git::FileEntry,
     plan,
+    settings::TargetSettings,
     store::{NewRollout, RepoState, RolloutRow, Run, json_of},
 };
 
@@ -168,9 +173,17 @@ impl Engine {
             return Err(EngineError::Refused(format!("there is no environment {name} on {}", repo.default_branch)));
         };
         let rollout = RolloutId(uuid::Uuid::now_v7());
-        let desired = self.desired(rollout, request, &config, &name, environment)?;
+        let frozen = match self.frozen(request, &files, &config, &name, environment).await {
+            // Its author must see it where they look: the release is made, and fails with these words.
+            Err(EngineError::Refused(words)) => Frozen { refused: Some(words), ..Frozen::default() },
+            other => other?,
+        };
+        let desired = self.desired(rollout, request, &config, &name, environment, &frozen)?;
         let now = clock::now();
-        let progress = Progress::new(&desired, now);
+        let mut progress = Progress::new(&desired, now);
+        for words in frozen.warnings.iter().chain(&frozen.notes) {
+            progress.say(words.clone(), now);
+        }
         let detail = self.detail(request, environment).await?;
         let new = NewRollout {
             id: rollout,
@@ -192,13 +205,36 @@ impl Engine {
         Ok(rollout)
     }
 
-    fn desired(
+    /// The manifests of a release, where its target takes any.
+    ///
+    /// # Errors
+    /// [`EngineError::Refused`].
+    pub(super) async fn frozen(
+        &self,
+        request: &Request<'_>,
+        files: &[FileEntry],
+        config: &RepoConfig,
+        name: &EnvironmentName,
+        environment: &Environment,
+    ) -> Result<Frozen, EngineError> {
+        let full_name = request.repo.repo.full_name();
+        let target = self.settings.target_for(&full_name, environment.target.as_deref());
+        let (_, TargetSettings::Kubernetes(target)) = target.map_err(EngineError::Refused)? else {
+            return Ok(Frozen::default());
+        };
+        let images = self.images_of(&full_name, config);
+        let (repo, commit) = (request.repo, request.commit);
+        self.freeze(&Freeze { repo, commit, files, config, name, environment, target, images: &images }).await
+    }
+
+    pub(super) fn desired(
         &self,
         rollout: RolloutId,
         request: &Request<'_>,
         config: &RepoConfig,
         name: &EnvironmentName,
         environment: &Environment,
+        frozen: &Frozen,
     ) -> Result<Desired, EngineError> {
         let full_name = request.repo.repo.full_name();
         let target = self.settings.target_for(&full_name, environment.target.as_deref());
@@ -221,7 +257,8 @@ impl Engine {
                     request.commit.short()
                 )));
             };
-            let spec = AppSpec { image: image.cloned(), ..app_spec(app, environment) };
+            let manifests = frozen.apps.get(&app_name).cloned().map(Box::new);
+            let spec = AppSpec { image: image.cloned(), manifests, ..app_spec(app, environment) };
             let slot = slot_name(request.commit, app.kind, digest, &spec, &values, &self.key);
             apps.push(DesiredApp { name: app_name, kind: app.kind, slot, digest: digest.clone(), spec });
         }
@@ -250,6 +287,7 @@ impl Engine {
             drain_timeout: environment.drain_timeout,
             watch_for: environment.watch_for,
             keep_previous: environment.keep_previous,
+            refused: frozen.refused.clone(),
         })
     }
 

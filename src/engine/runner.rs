@@ -378,7 +378,8 @@ fn judge(result: &StepResult, report: Option<&TestReport>) -> Outcome {
         | StepEnd::Signalled(_)
         | StepEnd::NotStarted(_)
         | StepEnd::OutOfMemory { .. }
-        | StepEnd::OverDisk { .. } => Outcome::Failure,
+        | StepEnd::OverDisk { .. }
+        | StepEnd::Untaken(_) => Outcome::Failure,
     }
 }
 
@@ -393,6 +394,7 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
         }
         StepEnd::Signalled(n) => Some(format!("Ended by signal {n}.")),
         StepEnd::NotStarted(why) => Some(format!("Could not be started: {why}")),
+        StepEnd::Untaken(why) => Some(format!("The command ended with 0, but {why}")),
         StepEnd::OutOfMemory { peak, limit: Some(limit) } => Some(format!(
             "Out of memory: it used {} of the {} that it may. Ask for more with `resources: {{memory: …}}`; the operator's \
              limit is `limits.step_memory`.",

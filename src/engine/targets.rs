@@ -1,6 +1,6 @@
 //! Which target an environment runs on: the operator's word. Commands of a release run by the same executor as steps.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -21,9 +21,10 @@ use crate::{
     rollout::{
         Target,
         docker::{DockerConfig, DockerTarget},
+        kubernetes::{KubernetesConfig, KubernetesTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
     },
-    settings::TargetSettings,
+    settings::{ClusterTarget, HostTarget, TargetSettings},
 };
 
 /// Lines of a command's output that stand in the check.
@@ -43,16 +44,65 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
         wanted = detail.target;
     }
     let (_, settings) = engine.settings.target_for(full_name, wanted.as_deref()).map_err(EngineError::Refused)?;
-    let local = match settings {
-        TargetSettings::Local(local) => local,
-        TargetSettings::Docker(host) => host,
-        TargetSettings::Kubernetes(_) => {
-            return Err(EngineError::Refused("clusters are not driven yet".into()));
-        }
-    };
-    let containers = matches!(settings, TargetSettings::Docker(_));
     let environment = key.environment.as_str();
-    let listen = local.listen.iter().filter_map(|(name, address)| {
+    let secrets = engine.settings.environment_secrets(full_name, environment, &names).into_iter().collect();
+    let trusted = engine.settings.trusted_local(full_name);
+    let runner = trusted.then(|| Arc::new(Commands { engine: engine.clone() }) as Arc<dyn CommandRunner>);
+    match settings {
+        TargetSettings::Local(host) => Ok(Box::new(LocalTarget::new(LocalConfig {
+            agent: engine.agent.clone(),
+            releases: engine.releases_root(),
+            data: engine.settings.data.clone(),
+            path: HostEnv::of_process().path.to_string_lossy().into_owned(),
+            listen: listeners(host, environment),
+            secrets,
+            runner: Arc::new(Commands { engine: engine.clone() }),
+        }))),
+        TargetSettings::Docker(host) => {
+            let Some(docker) = engine.docker.clone() else {
+                return Err(EngineError::Refused("this server has no Docker engine".into()));
+            };
+            Ok(Box::new(DockerTarget::new(DockerConfig {
+                agent: engine.agent.clone(),
+                docker,
+                data: engine.settings.data.clone(),
+                listen: listeners(host, environment),
+                fronts: BTreeMap::new(),
+                secrets,
+                repository: full_name.to_owned(),
+                logins: Logins::new(engine.settings.registries.clone()),
+                runner,
+            })))
+        }
+        TargetSettings::Kubernetes(target) => {
+            Ok(Box::new(cluster_target(engine, target, full_name, secrets, runner).await?))
+        }
+    }
+}
+
+/// A target in a cluster.
+pub(super) async fn cluster_target(
+    engine: &Engine,
+    target: &ClusterTarget,
+    full_name: &str,
+    secrets: BTreeMap<String, secrecy::SecretString>,
+    runner: Option<Arc<dyn CommandRunner>>,
+) -> Result<KubernetesTarget, EngineError> {
+    let watched = engine.clusters.watched(&target.cluster).await.map_err(|e| EngineError::Refused(e.to_string()))?;
+    Ok(KubernetesTarget::new(KubernetesConfig {
+        watched,
+        data: engine.settings.data.clone(),
+        secrets,
+        repository: full_name.to_owned(),
+        logins: Logins::new(engine.settings.registries.clone()),
+        policy: target.policy.clone(),
+        runner,
+    }))
+}
+
+/// Public addresses of an environment's apps.
+fn listeners(host: &HostTarget, environment: &str) -> BTreeMap<AppName, SocketAddr> {
+    let of = host.listen.iter().filter_map(|(name, address)| {
         let app = match name.split_once('/') {
             Some((e, app)) if e == environment => app,
             Some(_) => return None,
@@ -60,35 +110,35 @@ pub async fn target(engine: &Engine, key: &EnvironmentKey, full_name: &str) -> R
         };
         Some((AppName::new(app).ok()?, *address))
     });
-    let secrets = engine.settings.environment_secrets(full_name, environment, &names);
-    if containers {
-        let Some(docker) = engine.docker.clone() else {
-            return Err(EngineError::Refused("this server has no Docker engine".into()));
-        };
-        return Ok(Box::new(DockerTarget::new(DockerConfig {
-            agent: engine.agent.clone(),
-            docker,
-            data: engine.settings.data.clone(),
-            listen: listen.collect(),
-            fronts: BTreeMap::new(),
-            secrets: secrets.into_iter().collect(),
-            repository: full_name.to_owned(),
-            logins: Logins::new(engine.settings.registries.clone()),
-            runner: engine
-                .settings
-                .trusted_local(full_name)
-                .then(|| Arc::new(Commands { engine: engine.clone() }) as Arc<dyn CommandRunner>),
-        })));
-    }
-    Ok(Box::new(LocalTarget::new(LocalConfig {
-        agent: engine.agent.clone(),
-        releases: engine.releases_root(),
-        data: engine.settings.data.clone(),
-        path: HostEnv::of_process().path.to_string_lossy().into_owned(),
-        listen: listen.collect::<BTreeMap<_, _>>(),
-        secrets: secrets.into_iter().collect(),
-        runner: Arc::new(Commands { engine: engine.clone() }),
-    })))
+    of.collect()
+}
+
+/// Runs a command of ours on this host as a step would run; whether it ended well, and all that it printed.
+pub(super) async fn run_quietly(
+    engine: &Engine,
+    run: &str,
+    cwd: &Path,
+    timeout: Duration,
+    stop: &CancellationToken,
+) -> Result<(bool, String), EngineError> {
+    let logs = engine.settings.data.join(super::STEP_HOMES);
+    let machine = |e: std::io::Error| EngineError::Machine(e.to_string());
+    std::fs::create_dir_all(&logs).map_err(machine)?;
+    let place = tempfile::Builder::new().prefix("quiet-").tempdir_in(&logs).map_err(machine)?;
+    let log = place.path().join("output.log");
+    let command =
+        ShellCommand { run: run.to_owned(), cwd: cwd.to_owned(), env: BTreeMap::new(), timeout, log: log.clone() };
+    let result = Commands { engine: engine.clone() }.run(command, stop).await;
+    let mut text = String::new();
+    LogReader::open(&log)
+        .and_then(|mut log| {
+            log.each(0, usize::MAX, |line| {
+                text.push_str(&line.text);
+                text.push('\n');
+            })
+        })
+        .map_err(machine)?;
+    Ok((result.ok, text))
 }
 
 /// Runs `pre_deploy` and smoke tests: own process group, own home, time limit, log.
@@ -138,6 +188,7 @@ impl CommandRunner for Commands {
                 StepEnd::NotStarted(why) => format!("could not be started: {why}"),
                 StepEnd::OutOfMemory { .. } => "out of memory".into(),
                 StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
+                StepEnd::Untaken(why) => why,
             };
             CommandResult { ok, words, tail: lines.into_iter().map(|l| l.text).collect() }
         })

@@ -25,6 +25,7 @@ use super::{
     shim::{Order, Said},
 };
 use crate::{
+    cluster::Fault,
     docker::{DockerError, pull::PullError},
     domain::{
         config::{Resources, Service},
@@ -106,6 +107,17 @@ pub enum ExecError {
     /// Its image can't be had for now.
     #[error("{0}")]
     Image(Arc<PullError>),
+    /// The cluster refused, or does not answer.
+    #[error("the cluster, {doing}: {}", fault.words())]
+    Cluster {
+        /// What was asked.
+        doing: String,
+        /// What it said, or what became of the connection.
+        fault: Fault,
+    },
+    /// Its pod was taken away: eviction, preemption, the end of its node, somebody's hand.
+    #[error("the step's pod was lost: {0}")]
+    PodLost(String),
 }
 
 /// Runs steps.

@@ -3,6 +3,7 @@
 //! * [`git`]: one bare mirror per repository and pooled worktrees, by the git command line.
 //! * [`local`]: the trait [`local::Executor`] and the executor that runs steps on the server's own host.
 //! * [`docker`]: the executor that runs each step in a container of its own.
+//! * [`kubernetes`]: the executor that runs each step as a Job of a cluster.
 //! * [`shim`]: the small process that stands between the server and a step, and outlives neither.
 //! * [`log`]: how a step's output lies on disk, its writer and its reader.
 //! * [`caches`]: folders kept between runs, apart by app and trust.
@@ -16,6 +17,9 @@ pub mod docker;
 pub(crate) mod files;
 pub mod git;
 pub mod host;
+mod journal;
+pub mod kubernetes;
+pub mod limits;
 pub mod local;
 pub mod log;
 pub(crate) mod processes;

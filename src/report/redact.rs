@@ -131,7 +131,7 @@ impl Redactor {
             for report in [&mut step.report, &mut step.base_report].into_iter().flatten() {
                 self.report(report);
             }
-            if let Some(StepEnd::NotStarted(why)) = step.result.as_mut().map(|r| &mut r.end) {
+            if let Some(StepEnd::NotStarted(why) | StepEnd::Untaken(why)) = step.result.as_mut().map(|r| &mut r.end) {
                 self.change(why);
             }
         }

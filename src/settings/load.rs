@@ -388,7 +388,13 @@ impl Loader<'_> {
                         kinds: pair.value.texts("kinds"),
                         service_accounts: pair.value.texts("service_accounts"),
                     };
-                    TargetSettings::Kubernetes(ClusterTarget { repositories, cluster, policy })
+                    TargetSettings::Kubernetes(ClusterTarget {
+                        repositories,
+                        cluster,
+                        policy,
+                        kubectl: pair.value.written("kubectl").map(|p| self.path(p)),
+                        helm: pair.value.written("helm").map(|p| self.path(p)),
+                    })
                 }
                 _ => TargetSettings::Local(host(repositories)),
             };

@@ -76,7 +76,7 @@ pub enum ExecutorKind {
 }
 
 /// How a cluster is reached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClusterSettings {
     /// Who and where. None: the account of the pod that this server runs in.
     pub kubeconfig: Option<PathBuf>,
@@ -124,6 +124,10 @@ pub struct ClusterTarget {
     pub cluster: ClusterSettings,
     /// What manifests may do there.
     pub policy: ManifestPolicy,
+    /// kubectl, to render kustomize folders with.
+    pub kubectl: Option<PathBuf>,
+    /// helm, to render charts with.
+    pub helm: Option<PathBuf>,
 }
 
 /// A target on one host.

@@ -299,6 +299,8 @@ pub static TARGET: Object = Object {
             Kind::List(&NAMESPACE_KIND, 200),
             "Service accounts that pods may run as, beside `default` (`kubernetes`).",
         ),
+        field("kubectl", Kind::Text(&FILE_PATH), "kubectl, to render kustomize folders with (`kubernetes`)."),
+        field("helm", Kind::Text(&FILE_PATH), "helm, to render charts with (`kubernetes`)."),
     ],
 };
 

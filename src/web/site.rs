@@ -152,6 +152,7 @@ impl Site {
                     StepEnd::NotStarted(why) => format!("not started: {why}"),
                     StepEnd::OutOfMemory { .. } => "out of memory".into(),
                     StepEnd::OverDisk { .. } => "killed for the disk that it used".into(),
+                    StepEnd::Untaken(why) => why.clone(),
                 });
                 facts.push(format!("CPU {}", crate::report::text::duration(result.cpu_ms)));
                 facts.push(format!("peak {}", crate::report::text::bytes(result.peak_bytes)));

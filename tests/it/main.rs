@@ -11,6 +11,7 @@ mod engine;
 mod exec;
 mod github;
 mod infer;
+mod kubernetes;
 mod pages;
 mod plan;
 mod report;

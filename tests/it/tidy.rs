@@ -197,7 +197,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("web", &["clock", "domain", "engine", "exec", "failpoint", "github", "report", "store", "telemetry"]),
     ("control", &["clock", "domain", "engine"]),
     // It plays with the real parts from outside: the binary, the operator's door, the look of the pages.
-    ("demo", &["agent", "clock", "control", "docker", "domain", "engine", "settings", "web"]),
+    ("demo", &["agent", "clock", "cluster", "control", "docker", "domain", "engine", "settings", "web"]),
 ];
 
 /// The rooms that a source names, by `crate::ROOM` or in a `use crate::{…}` list.

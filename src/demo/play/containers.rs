@@ -159,10 +159,12 @@ impl Containers {
 
     /// `switchover.toml` for this play: everything in containers, images in the registry.
     #[must_use]
-    pub fn settings_file(&self, repository: &str, password_file: &str) -> String {
+    pub fn settings_file(&self, repository: &str, password_file: &str, target: Option<String>) -> String {
         let Self { settings, registry, space, .. } = self;
+        let target =
+            target.unwrap_or_else(|| format!("[targets.here]\nkind = \"docker\"\nrepositories = [{repository:?}]\n"));
         format!(
-            "executor = \"docker\"\ndocker_host = {:?}\n\n[targets.here]\nkind = \"docker\"\nrepositories = [{repository:?}]\n\n\
+            "executor = \"docker\"\ndocker_host = {:?}\n\n{target}\n\
              [registries.{registry:?}]\nusername = {space:?}\npassword_file = {password_file:?}\nrepositories = [{repository:?}]\n\
              plain_http = true\n",
             settings.host

@@ -8,6 +8,7 @@
 //! * [`page`]: the counter page's buttons.
 
 mod acts;
+mod cluster;
 mod containers;
 pub mod own;
 mod page;
@@ -24,6 +25,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::github::StandInError;
+use cluster::Space;
 use containers::Containers;
 use phases::Phases;
 use sample::Sample;
@@ -46,6 +48,8 @@ pub struct Options {
     pub docker_default: String,
     /// A registry at HOST:PORT instead of one of the demo's own.
     pub registry: Option<String>,
+    /// The cluster that the play releases to.
+    pub kubeconfig: Option<PathBuf>,
     /// Keep everything here instead of a temporary folder.
     pub data: Option<PathBuf>,
     /// The `switchover` binary.
@@ -171,10 +175,27 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, 
     };
     std::fs::create_dir_all(data.join("server")).map_err(DemoError::io(format!("making {}", data.display())))?;
     let containers = containers_for(&options).await?.map(Arc::new);
-    let held = match World::start(&options, data.clone(), containers.clone()).await {
+    let space = match &options.kubeconfig {
+        Some(kubeconfig) => match Space::prepare(kubeconfig).await {
+            Ok(space) => Some(space),
+            Err(e) => {
+                if let Some(containers) = containers {
+                    containers.clean(None).await;
+                }
+                return Err(e);
+            }
+        },
+        None => None,
+    };
+    let held = match World::start(&options, data.clone(), containers.clone(), space.as_ref()).await {
         Ok(world) => on_stage(world, &options, &shutdown).await,
         Err(e) => Err(e),
     };
+    if let Some(space) = space
+        && let Some(what) = space.clean().await
+    {
+        eprintln!("switchover: could not be removed: {what}");
+    }
     if let Some(containers) = containers {
         for what in containers.clean(Some(&data.join("server"))).await {
             eprintln!("switchover: could not be removed: {what}");
@@ -210,6 +231,7 @@ async fn on_stage(mut world: World, options: &Options, shutdown: &CancellationTo
 async fn containers_for(options: &Options) -> Result<Option<Containers>, DemoError> {
     let host = options.docker_host.as_deref().unwrap_or(&options.docker_default);
     let wanted = match &options.repo {
+        _ if options.kubeconfig.is_some() => true,
         None => options.sample.is_in_containers(),
         Some(_) if options.docker_host.is_some() || options.registry.is_some() => true,
         Some(path) => own::has_dockerfile(path).await? && containers::is_reachable(host).await,

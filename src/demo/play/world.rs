@@ -18,6 +18,7 @@ use url::Url;
 
 use super::{
     DemoError, Options,
+    cluster::Space,
     containers::Containers,
     page,
     sample::{Change, Sample},
@@ -97,6 +98,7 @@ impl World {
         options: &Options,
         data: PathBuf,
         containers: Option<Arc<Containers>>,
+        space: Option<&Space>,
     ) -> Result<Self, DemoError> {
         let github = StandIn::start(StandInConfig {
             data: data.join("github"),
@@ -126,7 +128,7 @@ impl World {
             Some(containers) => {
                 // The registry asks for no password, but the settings do.
                 write_private(&data.join("registry-password"), "none\n")?;
-                containers.settings_file(&full, "registry-password")
+                containers.settings_file(&full, "registry-password", space.map(|s| s.target(&full)))
             }
         };
         std::fs::write(&settings, text).map_err(DemoError::io("writing switchover.toml"))?;

@@ -64,6 +64,10 @@ pub struct Desired {
     pub watch_for: Duration,
     /// How long the previous slots stay warm after that.
     pub keep_previous: Duration,
+    /// Why it can't be released, where that was found when it was made (manifests that can't be read, or are not allowed):
+    /// it ends at once, with these words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 impl Desired {

@@ -17,9 +17,9 @@ use bollard::{
     },
 };
 
-use super::{StepLimits, held::Held, human, owner};
+use super::{Limits, held::Held, owner};
 use crate::{
-    domain::config::{Resources, Service},
+    domain::config::Service,
     exec::local::{ContainerStep, ExecError, StepSpec},
 };
 
@@ -66,35 +66,6 @@ impl Person {
         } else {
             Self { id: user.as_raw(), group: group.as_raw(), is_given: false }
         }
-    }
-}
-
-/// The limits of one step: what it asks for, within what the operator allows.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) memory: Option<u64>,
-    cpu: Option<f64>,
-    pids: u32,
-}
-
-impl Limits {
-    pub(super) fn of(most: &StepLimits, asked: &Resources, cores: f64, say: impl Fn(&str)) -> Self {
-        let memory = match (asked.memory, most.memory) {
-            (Some(asked), Some(most)) if asked > most => {
-                say(&format!("it asks for {} of memory; this server allows {}", human(asked), human(most)));
-                Some(most)
-            }
-            (asked, most) => asked.or(most),
-        };
-        let most_cores = most.cpu.unwrap_or(cores).min(cores);
-        let cpu = match asked.cpu {
-            Some(asked) if asked > most_cores => {
-                say(&format!("it asks for {asked} cores; this server allows {most_cores}"));
-                Some(most_cores)
-            }
-            asked => asked.or(most.cpu.map(|_| most_cores)),
-        };
-        Self { memory, cpu, pids: most.pids }
     }
 }
 

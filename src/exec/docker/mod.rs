@@ -21,11 +21,7 @@ mod held;
 mod owner;
 mod services;
 
-use std::{
-    fs::File,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use bollard::models::{ImageInspect, SystemInfo};
 use bytes::Bytes;
@@ -38,7 +34,10 @@ use self::{
     follow::{Ended, Reason},
     held::{Held, Live},
 };
+pub use super::limits::StepLimits;
 use super::{
+    journal::{Journal, human},
+    limits::Limits,
     local::{ContainerStep, ExecError, Executor, StepSpec},
     log::LogWriter,
 };
@@ -50,29 +49,6 @@ use crate::{
     },
     domain::run::{StepEnd, StepResult},
 };
-
-/// What one step may use, whatever it asks for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepLimits {
-    /// Bytes of memory, for the step and for each of its companions. None: what the machine has.
-    pub memory: Option<u64>,
-    /// Cores. None: all of them.
-    pub cpu: Option<f64>,
-    /// Processes and threads, for the step and for each of its companions.
-    pub pids: u32,
-    /// Bytes that its workspace and home may hold together. None: what the disk has.
-    pub disk: Option<u64>,
-    /// Whether it reaches more than its companions.
-    pub internet: bool,
-    /// How long its companions may take to become ready. None: two minutes.
-    pub ready: Option<Duration>,
-}
-
-impl Default for StepLimits {
-    fn default() -> Self {
-        Self { memory: None, cpu: None, pids: 4096, disk: Some(20 << 30), internet: true, ready: None }
-    }
-}
 
 /// Runs each step in a container of its own. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -119,32 +95,6 @@ impl DockerExecutor {
     }
 }
 
-/// The log of one step, with its clock.
-struct Journal {
-    writer: Mutex<LogWriter<File>>,
-    begin: Instant,
-}
-
-impl Journal {
-    fn ms(&self) -> u64 {
-        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut LogWriter<File>, u64) -> T) -> T {
-        act(&mut self.writer.lock().unwrap_or_else(PoisonError::into_inner), self.ms())
-    }
-
-    /// A line of our own. A full disk must not end the step.
-    fn note(&self, text: &str) {
-        let _ = self.with(|log, ms| log.note(text, ms));
-    }
-
-    /// What the step printed.
-    fn feed(&self, bytes: &[u8]) {
-        let _ = self.with(|log, ms| log.feed(bytes, ms));
-    }
-}
-
 /// Why a step did not come to run.
 enum Failed {
     /// Its author or an operator can mend it.
@@ -187,8 +137,8 @@ impl Inner {
         if let Some(folder) = spec.log.parent() {
             std::fs::create_dir_all(folder).map_err(place(format!("making {}", folder.display())))?;
         }
-        let file = File::create(&spec.log).map_err(place(format!("writing {}", spec.log.display())))?;
-        let journal = Journal { writer: Mutex::new(LogWriter::new(file, spec.output_limit)), begin: Instant::now() };
+        let journal =
+            Journal::new(&spec.log, spec.output_limit).map_err(place(format!("writing {}", spec.log.display())))?;
         let started_at = clock::now();
         let held = Held::new(&self.docker, &self.live, spec.hold.as_deref())
             .map_err(|e| ExecError::Spec(format!("locking the workspace: {e}")))?;
@@ -285,7 +235,7 @@ impl Inner {
         };
         let engine = self.engine().await?;
         let person = Person::of_server(engine.rootless);
-        let limits = body::Limits::of(&self.limits, &step.resources, engine.cores, |text| journal.note(text));
+        let limits = Limits::of(&self.limits, &step.resources, engine.cores, |text| journal.note(text));
         let say = |text: &str| journal.note(text);
         let image = async {
             let found = self.docker.image(name, &step.repository, &self.logins, say).await;
@@ -396,12 +346,4 @@ struct Ready {
     container: String,
     services: Vec<services::Running>,
     memory: Option<u64>,
-}
-
-/// As people say it: `1.5 GiB`.
-fn human(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let (unit, size) = UNITS.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("bytes", 1));
-    let tenths = u128::from(bytes) * 10 / u128::from(size);
-    if tenths % 10 == 0 { format!("{} {unit}", tenths / 10) } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
 }

@@ -28,6 +28,7 @@ use url::Url;
 use call::Call;
 pub use objects::{CommitInfo, FileEntry, MergeOutcome};
 pub use pool::Workspace;
+pub(crate) use pool::admin_folder;
 pub use sweep::Swept;
 
 use crate::{

@@ -171,7 +171,7 @@ impl Mirrors {
 const CHECKOUT_LIMIT: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Where the mirror keeps what belongs to this worktree.
-pub(super) fn admin_folder(path: &Path) -> Option<PathBuf> {
+pub(crate) fn admin_folder(path: &Path) -> Option<PathBuf> {
     let file = path.join(".git");
     file.symlink_metadata().ok().filter(|m| m.is_file() && m.len() < 10_000)?;
     Some(PathBuf::from(fs::read_to_string(file).ok()?.strip_prefix("gitdir: ")?.trim()))

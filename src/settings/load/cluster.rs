@@ -18,7 +18,7 @@ impl Loader<'_> {
         let cluster = kind == "kubernetes";
         let strange: &[&str] = match cluster {
             true => &["listen", "agent"],
-            false => &["kubeconfig_file", "context", "namespace", "kinds", "service_accounts"],
+            false => &["kubeconfig_file", "context", "namespace", "kinds", "service_accounts", "kubectl", "helm"],
         };
         for other in strange.iter().filter_map(|k| pair.value.written(k)) {
             let see = self.place(other.at);

@@ -2,9 +2,10 @@
 
 mod backup;
 mod broken;
+mod cluster;
 mod containers;
 mod killed;
 mod outage;
 mod queue;
-mod rig;
+pub mod rig;
 mod stories;

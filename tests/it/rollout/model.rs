@@ -61,6 +61,7 @@ pub fn desired() -> Desired {
         drain_timeout: Duration::from_secs(30),
         watch_for: Duration::from_secs(60),
         keep_previous: Duration::from_secs(3600),
+        refused: None,
     }
 }
 

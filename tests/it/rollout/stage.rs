@@ -201,6 +201,7 @@ impl Stage {
             drain_timeout: Duration::from_secs(5),
             watch_for: Duration::from_millis(700),
             keep_previous: Duration::from_secs(3600),
+            refused: None,
         }
     }
 
@@ -277,7 +278,8 @@ impl Users {
                         Ok(r) => format!("{path}: {} {}", r.status(), r.text().await.unwrap_or_default()),
                         Err(e) => format!("{path}: {e:?}"),
                     };
-                    lost.lock().unwrap().push(words);
+                    let how = if idle == 0 { "fresh" } else { "kept" };
+                    lost.lock().unwrap().push(format!("{} {how} {words}", switchover::clock::now()));
                 }
             })
         });

@@ -18,7 +18,8 @@ impl Rules<'_> {
     }
 
     pub(super) fn preflight(&self) -> Step {
-        self.stopped().or_else(|| self.unless_failing()).unwrap_or(Step::Act(Action::Preflight))
+        let refused = || Some(turn(Phase::Failed, Ended::Failed, self.d.refused.clone()?));
+        self.stopped().or_else(refused).or_else(|| self.unless_failing()).unwrap_or(Step::Act(Action::Preflight))
     }
 
     pub(super) fn prepare(&self) -> Step {

@@ -262,6 +262,7 @@ impl Dock {
             drain_timeout: Duration::from_secs(5),
             watch_for: Duration::from_millis(700),
             keep_previous: Duration::from_secs(3600),
+            refused: None,
         }
     }
 

@@ -9,7 +9,8 @@ use crate::{agent::get, cluster::rig::Cluster, rollout::stage::Users};
 async fn a_release_and_a_rollback_under_requests_lose_none() {
     let Some(bench) = Bench::new("a_release_and_a_rollback_under_requests_lose_none").await else { return };
     let cluster = bench.ns.cluster;
-    let (one, two) = (cluster.push_app("first/web", "one", super::POLITE), cluster.push_app("first/web", "two", super::POLITE));
+    let (one, two) =
+        (cluster.push_app("first/web", "one", super::POLITE), cluster.push_app("first/web", "two", super::POLITE));
     let (first, second) = (desired("one", vec![Wanted::web(&one)]), desired("two", vec![Wanted::web(&two)]));
     let (end, progress) = bench.release(&first).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
@@ -60,8 +61,9 @@ spec:
 async fn a_plain_deployment_becomes_the_first_slot() {
     let Some(bench) = Bench::new("a_plain_deployment_becomes_the_first_slot").await else { return };
     let cluster: &Cluster = bench.ns.cluster;
-    let (one, two) = (cluster.push_app("plain/web", "one", super::POLITE), cluster.push_app("plain/web", "two", super::POLITE));
-    bench.ns.apply(&PLAIN.replace("IMAGE", &one.tagged()));
+    let (one, two) =
+        (cluster.push_app("plain/web", "one", super::POLITE), cluster.push_app("plain/web", "two", super::POLITE));
+    bench.ns.apply(&PLAIN.replace("IMAGE", &one.exact()));
     bench.ns.rolled_out("shop");
     let users = Users::ask(bench.address("shop"));
     let text = PLAIN.replace("IMAGE", &format!("{}:latest", two.repository));

@@ -202,6 +202,7 @@ fn desired(commit: &str, wanted: Vec<Wanted<'_>>) -> Desired {
         drain_timeout: Duration::from_secs(3),
         watch_for: Duration::from_millis(700),
         keep_previous: Duration::from_secs(3600),
+        refused: None,
     }
 }
 

@@ -51,7 +51,7 @@ async fn a_pair_is_taken_over_as_it_is() {
     let cluster = bench.ns.cluster;
     let images = ["one", "two", "three"].map(|v| cluster.push_app("pair/web", v, super::POLITE));
     // What a script of the team left: blue serves the old version, green idles.
-    bench.ns.apply(&pair(&images[0].tagged()));
+    bench.ns.apply(&pair(&images[0].exact()));
     bench.ns.rolled_out("shop-blue");
     let address = bench.address("shop");
     let users = Users::ask(address);
