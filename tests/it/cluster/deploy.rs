@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use switchover::cluster::rights::RELEASE;
+
 use super::rig::{Cluster, get, until};
 use crate::github::support::left_out;
 
@@ -29,7 +31,11 @@ impl Installed<'_> {
     }
 
     fn ready(&self) {
-        self.kubectl(&["rollout", "status", "deployment/switchover", "--timeout=120s"]);
+        let deployment = "deployment/switchover";
+        let args = ["-n", "switchover", "rollout", "status", deployment, "--timeout=120s"];
+        if let Err(e) = self.0.try_kubectl(&args) {
+            panic!("{e}\n{}\n{}", self.kubectl(&["get", "events"]), self.kubectl(&["logs", "--tail=20", deployment]));
+        }
     }
 
     /// What only this server's data folder holds.
@@ -85,8 +91,11 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
     );
     fs::write(at("kustomization.yaml"), overlay).unwrap();
     let shipped = fs::read_to_string(at("shipped/switchover.toml")).unwrap();
-    // A GitHub that is not there: the server says so, and serves.
-    let settings = format!("github_url = \"http://{}:9\"\n{shipped}", cluster.host_ip());
+    // A GitHub that is not there, and no engine that builds: the server says so of the one, and serves.
+    let (before, after) = shipped.split_once("# Images are built").unwrap();
+    let after = after.split_once("executor = \"kubernetes\"").unwrap().1.split_once("[targets").unwrap().0;
+    let settings =
+        format!("github_url = \"http://{}:9\"\n{before}executor = \"kubernetes\"\n{after}", cluster.host_ip());
     fs::write(at("switchover.toml"), settings).unwrap();
     let made = Command::new("openssl").args(["genrsa", "-traditional", "-out"]).arg(at("app.pem")).arg("2048").output();
     assert!(made.unwrap().status.success());
@@ -115,8 +124,6 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
         cluster.try_kubectl(&["auth", "can-i", verb, what, "-n", space, account]).is_ok_and(|said| said == "yes")
     };
     let rights = [
-        ("patch", "services", "production", true),
-        ("delete", "pods", "production", true),
         ("create", "pods/exec", "production", false),
         ("create", "pods", "production", false),
         ("create", "serviceaccounts/token", "production", false),
@@ -127,6 +134,14 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
         ("get", "secrets", "default", false),
         ("get", "nodes", "default", false),
     ];
+    // What releases need is asked for before each of them.
+    for rule in &RELEASE {
+        for (verb, resource) in rule.verbs.iter().flat_map(|v| rule.resources.iter().map(move |r| (v, r))) {
+            let what =
+                if rule.group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{}", rule.group) };
+            assert!(can(verb, &what, "production"), "{verb} {what}");
+        }
+    }
     for (verb, what, space, may) in rights {
         assert_eq!(can(verb, what, space), may, "{verb} {what} in {space}");
     }
