@@ -21,7 +21,7 @@ use crate::{
     rollout::{
         Target,
         docker::{DockerConfig, DockerTarget},
-        kubernetes::{KubernetesConfig, KubernetesTarget},
+        kubernetes::{self, KubernetesConfig, KubernetesTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
     },
     settings::{ClusterTarget, HostTarget, TargetSettings},
@@ -97,6 +97,7 @@ pub(super) async fn cluster_target(
         logins: Logins::new(engine.settings.registries.clone()),
         policy: target.policy.clone(),
         runner,
+        settle: kubernetes::SETTLE,
     }))
 }
 
