@@ -1,14 +1,30 @@
 //! Reading and writing objects of any kind.
 
+use std::{future::Future, time::Duration};
+
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::GroupVersionKind,
     discovery::pinned_kind,
 };
 use serde_json::Value;
 
 use super::{Cluster, Fault, MANAGER};
+
+/// So long a single answer may take: a webhook of the cluster's may hold up a write for 30 s ("Dynamic Admission Control"),
+/// and a server that took the connection and says nothing is away.
+const ANSWER: Duration = Duration::from_secs(35);
+
+/// Waits for an answer, but not for ever.
+///
+/// # Errors
+/// [`Fault::Away`]: there was none in time; whether anything was done is unknown.
+pub(super) async fn answered<T>(request: impl Future<Output = kube::Result<T>>) -> Result<kube::Result<T>, Fault> {
+    tokio::time::timeout(ANSWER, request)
+        .await
+        .map_err(|_| Fault::Away(format!("the API server gave no answer within {} s", ANSWER.as_secs())))
+}
 
 /// Which object.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,11 +56,13 @@ impl std::fmt::Display for Named {
 }
 
 /// What the API server calls a kind; the usual ones are known, others are asked for.
-const PLURALS: [(&str, &str, &str); 14] = [
+const PLURALS: [(&str, &str, &str); 16] = [
     ("v1", "ConfigMap", "configmaps"),
     ("v1", "Secret", "secrets"),
     ("v1", "Service", "services"),
     ("v1", "Pod", "pods"),
+    ("v1", "Event", "events"),
+    ("v1", "ResourceQuota", "resourcequotas"),
     ("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
     ("v1", "ServiceAccount", "serviceaccounts"),
     ("apps/v1", "Deployment", "deployments"),
@@ -75,7 +93,7 @@ impl Cluster {
             },
             None => {
                 let wanted = GroupVersionKind::gvk(group, version, kind);
-                match pinned_kind(self.client(), &wanted).await {
+                match answered(pinned_kind(self.client(), &wanted)).await? {
                     Ok((resource, _)) => resource,
                     Err(kube::Error::Discovery(_)) => {
                         return Err(Fault::Refused(format!("the cluster knows no kind {kind} of {api_version}")));
@@ -97,7 +115,8 @@ impl Cluster {
     /// # Errors
     /// [`Fault`].
     pub async fn read(&self, api_version: &str, kind: &str, name: &str) -> Result<Option<Value>, Fault> {
-        let found = self.api(api_version, kind).await?.get_opt(name).await?;
+        let api = self.api(api_version, kind).await?;
+        let found = answered(api.get_opt(name)).await??;
         Ok(found.map(|o| serde_json::to_value(o).unwrap_or_default()))
     }
 
@@ -109,7 +128,7 @@ impl Cluster {
         let (api, _) = self.door(object).await?;
         let made: DynamicObject = parse(object)?;
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        Ok(serde_json::to_value(api.create(&params, &made).await?).unwrap_or_default())
+        Ok(serde_json::to_value(answered(api.create(&params, &made)).await??).unwrap_or_default())
     }
 
     /// Makes an object what it shall be, in the fields that it names ("Server-Side Apply"). Fields that another manager
@@ -120,10 +139,10 @@ impl Cluster {
     pub async fn apply(&self, object: &Value) -> Result<Value, Fault> {
         let (api, name) = self.door(object).await?;
         let params = PatchParams::apply(MANAGER);
-        let answer = match api.patch(&name, &params, &Patch::Apply(object)).await {
+        let answer = match answered(api.patch(&name, &params, &Patch::Apply(object))).await? {
             Err(kube::Error::Api(status)) if status.code == 409 && only_kubectl(&status.message) => {
                 tracing::info!(object = %name, "fields that kubectl wrote are taken over: {}", status.message);
-                api.patch(&name, &params.force(), &Patch::Apply(object)).await?
+                answered(api.patch(&name, &params.force(), &Patch::Apply(object))).await??
             }
             other => other?,
         };
@@ -172,7 +191,7 @@ impl Cluster {
     pub async fn try_apply(&self, object: &Value) -> Result<Value, Fault> {
         let (api, name) = self.door(object).await?;
         let params = PatchParams { dry_run: true, ..PatchParams::apply(MANAGER).force() };
-        Ok(serde_json::to_value(api.patch(&name, &params, &Patch::Apply(object)).await?).unwrap_or_default())
+        Ok(serde_json::to_value(answered(api.patch(&name, &params, &Patch::Apply(object))).await??).unwrap_or_default())
     }
 
     /// Changes an object by a list of steps, all or none ("JSON Patch", RFC 6902). A `test` that does not hold is a
@@ -186,7 +205,7 @@ impl Cluster {
             serde_json::from_value(steps.clone()).map_err(|e| Fault::Refused(format!("a patch of ours: {e}")))?,
         );
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        match api.patch(name, &params, &patch).await {
+        match answered(api.patch(name, &params, &patch)).await? {
             Ok(object) => Ok(serde_json::to_value(object).unwrap_or_default()),
             Err(kube::Error::Api(status)) if status.code == 422 && status.message.contains("testing ") => {
                 Err(Fault::Conflict(status.message))
@@ -202,7 +221,7 @@ impl Cluster {
     pub async fn merge(&self, api_version: &str, kind: &str, name: &str, fields: &Value) -> Result<Value, Fault> {
         let api = self.api(api_version, kind).await?;
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        Ok(serde_json::to_value(api.patch(name, &params, &Patch::Merge(fields)).await?).unwrap_or_default())
+        Ok(serde_json::to_value(answered(api.patch(name, &params, &Patch::Merge(fields))).await??).unwrap_or_default())
     }
 
     /// Deletes an object, with what belongs to it; one that is gone is fine. With `uid`, only that very one.
@@ -212,12 +231,25 @@ impl Cluster {
     pub async fn delete(&self, api_version: &str, kind: &str, name: &str, uid: Option<&str>) -> Result<(), Fault> {
         let mut params = DeleteParams::background();
         params.preconditions = uid.map(|u| Preconditions { uid: Some(u.to_owned()), resource_version: None });
-        match self.api(api_version, kind).await?.delete(name, &params).await.map_err(Fault::from) {
+        let api = self.api(api_version, kind).await?;
+        match answered(api.delete(name, &params)).await?.map_err(Fault::from) {
             Ok(_) | Err(Fault::Missing(_)) => Ok(()),
             // Another one under the same name.
             Err(Fault::Conflict(_)) if uid.is_some() => Ok(()),
             Err(other) => Err(other),
         }
+    }
+}
+
+impl Cluster {
+    /// Objects of a kind, as the API server has them.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn list(&self, api_version: &str, kind: &str, params: &ListParams) -> Result<Vec<Value>, Fault> {
+        let api = self.api(api_version, kind).await?;
+        let listed = answered(api.list(params)).await??;
+        Ok(listed.items.into_iter().map(|o| serde_json::to_value(o).unwrap_or_default()).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
 use kube::{Api, api::PostParams};
 
-use super::{Cluster, Fault};
+use super::{Cluster, Fault, objects::answered};
 
 /// Rights on some kinds of objects of a namespace.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +107,7 @@ impl Cluster {
     /// # Errors
     /// [`Fault`].
     pub async fn has_group(&self, group: &str) -> Result<bool, Fault> {
-        Ok(self.client().list_api_groups().await?.groups.iter().any(|g| g.name == group))
+        Ok(answered(self.client().list_api_groups()).await??.groups.iter().any(|g| g.name == group))
     }
 
     /// The same for other rules.
@@ -120,7 +120,7 @@ impl Cluster {
             spec: SelfSubjectRulesReviewSpec { namespace: Some(self.namespace().to_owned()) },
             ..SelfSubjectRulesReview::default()
         };
-        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        let status = answered(reviews.create(&PostParams::default(), &review)).await??.status.unwrap_or_default();
         // An authorizer that can't list its rules leaves them out; then only the attempt itself tells.
         if status.incomplete {
             return Ok(Vec::new());

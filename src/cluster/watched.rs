@@ -18,10 +18,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Cluster, Fault, error::chain};
+use super::{Cluster, Fault, error::chain, objects::answered};
 
 /// A watch is asked for anew after so many seconds: a connection that died without a word is found within them.
 const WATCH_SECONDS: u32 = 55;
+/// The API server ends a watch after [`WATCH_SECONDS`]; one that has not by then is dead.
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// Pauses between tries while the API server is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -320,14 +322,15 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
     let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), cluster.namespace(), &kind.resource());
     let mut pause = PAUSE.0;
     loop {
-        let listed = api.list(&ListParams { label_selector: kind.labels(), ..ListParams::default() }).await;
+        let params = ListParams { label_selector: kind.labels(), ..ListParams::default() };
+        let listed = answered(api.list(&params)).await.and_then(|l| Ok(l?));
         let mut version = match listed {
             Ok(list) => {
                 feed.list(kind, list.items.into_iter().map(trimmed).collect());
                 list.metadata.resource_version.unwrap_or_default()
             }
-            Err(e) => {
-                feed.broken(kind, Fault::from(e).words().to_owned());
+            Err(fault) => {
+                feed.broken(kind, fault.words().to_owned());
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE.1);
                 continue;
@@ -335,14 +338,17 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
         };
         loop {
             let asked = WatchParams { label_selector: kind.labels(), ..WatchParams::default() }.timeout(WATCH_SECONDS);
-            let end = match api.watch(&asked, &version).await {
+            let end = match answered(api.watch(&asked, &version)).await.and_then(|w| Ok(w?)) {
                 Ok(events) => {
                     // The watch is accepted: from here on nothing is missed.
                     feed.current(kind);
                     pause = PAUSE.0;
                     let mut events = std::pin::pin!(events);
                     loop {
-                        match events.next().await {
+                        let Ok(event) = tokio::time::timeout(SILENCE, events.next()).await else {
+                            break Err(Fault::Away("it has become silent".to_owned()));
+                        };
+                        match event {
                             Some(Ok(event)) => match feed.event(kind, event) {
                                 Ok(seen) => version = seen.unwrap_or(version),
                                 Err(fault) => break Err(fault),
@@ -352,7 +358,7 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
                         }
                     }
                 }
-                Err(e) => Err(Fault::from(e)),
+                Err(fault) => Err(fault),
             };
             match end {
                 Ok(()) => {}

@@ -27,7 +27,7 @@ use crate::{
     rollout::{
         Public, Target,
         docker::{DockerConfig, DockerTarget},
-        kubernetes::{KubernetesConfig, KubernetesTarget},
+        kubernetes::{self, KubernetesConfig, KubernetesTarget},
         local::{CommandResult, CommandRunner, LocalConfig, LocalTarget, ShellCommand},
     },
     settings::{ClusterTarget, HostTarget, TargetSettings},
@@ -102,6 +102,7 @@ pub(super) async fn cluster_target(
         logins: Logins::new(engine.settings.registries.clone()),
         policy: target.policy.clone(),
         runner,
+        settle: kubernetes::SETTLE,
     }))
 }
 

@@ -5,8 +5,6 @@
 //!   and then the plain one is stopped. Pods of a new release must never match the old, wider selector.
 //! * A worker: its Deployment counts as the first slot, and is stopped when the next one starts.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -30,9 +28,6 @@ use crate::{
     manifests::SLOT,
     rollout::TargetError,
 };
-
-/// After the Service was narrowed, every node's proxy has so long to follow until the plain one is stopped.
-const FOLLOW: Duration = Duration::from_secs(10);
 
 impl KubernetesTarget {
     /// Takes what stands there into our care, once; does nothing for what is ours already.
@@ -220,7 +215,8 @@ impl KubernetesTarget {
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(FOLLOW) => {}
+            // Every node's proxy must have followed until the plain one is stopped.
+            () = tokio::time::sleep(self.config.settle) => {}
         }
         self.scale(name(live), 0).await?;
         Ok(door)

@@ -24,7 +24,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -63,7 +63,12 @@ pub struct KubernetesConfig {
     pub policy: ManifestPolicy,
     /// Runs smoke tests on the server's own host, where the repository may. None: they run as Jobs in the new image.
     pub runner: Option<Arc<dyn CommandRunner>>,
+    /// After a flip, every node's proxy has so long to follow: [`SETTLE`].
+    pub settle: Duration,
 }
+
+/// kube-proxy bundles changes: in large clusters a node may follow so much later ("kube-proxy", `minSyncPeriod`).
+pub const SETTLE: Duration = Duration::from_secs(10);
 
 /// The target.
 pub struct KubernetesTarget {

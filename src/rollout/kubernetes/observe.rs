@@ -30,12 +30,12 @@ use crate::{
     rollout::{ProbeTarget, TargetError},
 };
 
-/// kube-proxy bundles changes: in large clusters a node may follow so much later ("kube-proxy", `minSyncPeriod`).
-const SETTLE: Duration = Duration::from_secs(10);
 /// Why a pod is not ready is asked for at most this often.
 const ASK_WHY: Duration = Duration::from_secs(1);
 /// Lines of a container's output that are told when it does badly.
 const TAIL: i64 = 30;
+/// A node's answer with them may take so long.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
 /// At the start, so long until the namespace must be known.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A door that does not take a connection within so long can't be probed from here.
@@ -181,7 +181,7 @@ impl KubernetesTarget {
         let pods = self.pods(live).0;
         let ours = reached.iter().all(|uid| pods.iter().any(|p| text(p, "/metadata/uid") == uid));
         let since = door.switched_at().map(|at| clock::now().duration_since(at).unsigned_abs());
-        ours && !reached.is_empty() && since.is_none_or(|t| t >= SETTLE)
+        ours && !reached.is_empty() && since.is_none_or(|t| t >= self.config.settle)
     }
 
     /// The autoscaler still must not shrink anything.
@@ -230,10 +230,8 @@ impl KubernetesTarget {
     }
 
     async fn list_events(&self, selector: &str) -> Vec<Value> {
-        let Ok(api) = self.cluster().api("v1", "Event").await else { return Vec::new() };
         let params = kube::api::ListParams::default().fields(selector).limit(200);
-        let listed = api.list(&params).await.map(|l| l.items).unwrap_or_default();
-        listed.into_iter().map(|o| serde_json::to_value(o).unwrap_or_default()).collect()
+        self.cluster().list("v1", "Event", &params).await.unwrap_or_default()
     }
 
     /// The last lines of the container that does badly.
@@ -249,7 +247,8 @@ impl KubernetesTarget {
             limit_bytes: Some(64 * 1024),
             ..kube::api::LogParams::default()
         };
-        let log = pods.logs(name(pod), &params).await.ok()?;
+        // Words are a help, and no reason to wait for a node that hangs.
+        let log = tokio::time::timeout(LOG_PATIENCE, pods.logs(name(pod), &params)).await.ok()?.ok()?;
         Some(log.lines().map(|l| self.mask(l)).collect())
     }
 

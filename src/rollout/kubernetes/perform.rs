@@ -295,8 +295,7 @@ impl KubernetesTarget {
     ) -> Result<Vec<Value>, TargetError> {
         let selector: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let params = kube::api::ListParams::default().labels(&selector.join(","));
-        let listed = self.cluster().api(api_version, kind).await?.list(&params).await.map_err(Fault::from)?;
-        Ok(listed.items.into_iter().map(|o| serde_json::to_value(o).unwrap_or_default()).collect())
+        Ok(self.cluster().list(api_version, kind, &params).await?)
     }
 }
 

@@ -1,12 +1,17 @@
 //! Releases in a real cluster: API server, kubelet, kube-proxy, pods.
 
+mod drift;
 mod first;
+mod hostile;
+mod killed;
 mod pair;
+mod pinned;
+mod worker;
 
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -45,6 +50,25 @@ use crate::cluster::rig::{Cluster, Image, Namespace};
 /// its way loses it, whoever switches.
 const POLITE: &[(&str, &str)] = &[("ON_TERM", "polite")];
 
+async fn watch(kubeconfig: &Path, namespace: &str) -> Watched {
+    let settings =
+        ClusterSettings { kubeconfig: Some(kubeconfig.to_owned()), context: None, namespace: namespace.to_owned() };
+    Watched::start(Door::new(&settings, "test").await.unwrap())
+}
+
+fn config(watched: Watched, dir: &Path) -> KubernetesConfig {
+    KubernetesConfig {
+        data: dir.join("server"),
+        secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
+        repository: "acme/shop".into(),
+        logins: Logins::default(),
+        policy: ManifestPolicy { namespace: watched.cluster().namespace().to_owned(), ..ManifestPolicy::default() },
+        runner: Some(Arc::new(PlainRunner)),
+        watched,
+        settle: Duration::from_secs(1),
+    }
+}
+
 /// A namespace with a server's eye on it.
 struct Bench {
     ns: Namespace<'static>,
@@ -61,11 +85,9 @@ impl Bench {
     }
 
     async fn on(ns: Namespace<'static>, kubeconfig: &Path) -> Self {
-        let settings =
-            ClusterSettings { kubeconfig: Some(kubeconfig.to_owned()), context: None, namespace: ns.name.clone() };
-        let door = Door::new(&settings, "test").await.unwrap();
+        let watched = watch(kubeconfig, &ns.name).await;
         let dir = tempfile::tempdir().unwrap();
-        Self { ns, watched: Watched::start(door), dir, epoch: AtomicI64::new(0) }
+        Self { ns, watched, dir, epoch: AtomicI64::new(0) }
     }
 
     fn key() -> EnvironmentKey {
@@ -73,20 +95,19 @@ impl Bench {
     }
 
     fn target(&self) -> KubernetesTarget {
-        KubernetesTarget::new(KubernetesConfig {
-            watched: self.watched.clone(),
-            data: self.dir.path().join("server"),
-            secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
-            repository: "acme/shop".into(),
-            logins: Logins::default(),
-            policy: ManifestPolicy { namespace: self.ns.name.clone(), ..ManifestPolicy::default() },
-            runner: Some(Arc::new(PlainRunner)),
-        })
+        KubernetesTarget::new(config(self.watched.clone(), self.dir.path()))
+    }
+
+    fn next_epoch(&self) -> i64 {
+        self.epoch.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    fn journal_file(&self, desired: &Desired) -> PathBuf {
+        self.dir.path().join(format!("{}.json", desired.rollout))
     }
 
     fn journal(&self, desired: &Desired) -> FileJournal {
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst) + 1;
-        FileJournal::new(self.dir.path().join(format!("{}.json", desired.rollout)), epoch)
+        FileJournal::new(self.journal_file(desired), self.next_epoch())
     }
 
     async fn release(&self, desired: &Desired) -> (End, Progress) {
@@ -112,6 +133,12 @@ impl Bench {
 
     fn address(&self, service: &str) -> SocketAddr {
         self.ns.address(service, 8080)
+    }
+
+    /// Objects of a kind, by name.
+    fn names(&self, kind: &str) -> Vec<String> {
+        let all = self.ns.kubectl(&["get", kind, "-o", "jsonpath={range .items[*]}{.metadata.name}{'\\n'}{end}"]);
+        all.lines().map(str::to_owned).collect()
     }
 }
 
