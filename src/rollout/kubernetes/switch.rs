@@ -246,7 +246,7 @@ fn changed_ports(live: &Value, wanted: &Value) -> Option<Value> {
     let mut ports = wanted;
     for port in &mut ports {
         let known = live.iter().find(|l| same(l, port));
-        let Some(port) = port.as_object_mut() else { return None };
+        let port = port.as_object_mut()?;
         if !port.contains_key("targetPort") {
             let number = port.get("port").cloned().unwrap_or_default();
             port.insert("targetPort".to_owned(), number);

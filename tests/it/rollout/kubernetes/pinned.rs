@@ -85,20 +85,21 @@ impl Pool {
                     };
                     seen.lock().unwrap().sent += 1;
                     let answer = ask(&mut connection).await;
-                    let mut seen = seen.lock().unwrap();
-                    match answer {
-                        Ok((version, ends)) => {
-                            seen.heard.insert((client, version.clone()), clock::now());
-                            seen.last.insert(client, version);
-                            if ends {
-                                seen.ended += 1;
-                            } else {
-                                open = Some(connection);
+                    {
+                        let mut seen = seen.lock().unwrap();
+                        match answer {
+                            Ok((version, ends)) => {
+                                seen.heard.insert((client, version.clone()), clock::now());
+                                seen.last.insert(client, version);
+                                if ends {
+                                    seen.ended += 1;
+                                } else {
+                                    open = Some(connection);
+                                }
                             }
+                            Err(e) => seen.lost.push(format!("{} client {client}: {e}", clock::now())),
                         }
-                        Err(e) => seen.lost.push(format!("{} client {client}: {e}", clock::now())),
                     }
-                    drop(seen);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             })
