@@ -104,7 +104,8 @@ impl Pool {
                 }
             })
         });
-        Self { stop, tasks: tasks.collect(), seen }
+        let tasks = tasks.collect();
+        Self { stop, tasks, seen }
     }
 
     /// Waits until every client hears this version; says when the last one heard another.
