@@ -164,6 +164,8 @@ fn several_apps_with_all_their_parts() {
       shared: Ingress web
     note: k8s/old/backend.yaml: left out, because it looks like a copy that is no longer used
     note: k8s/all.yaml:95: Deployment `k6-load` is a load test: left out
+    note: k8s/all.yaml:106: Deployment `billing` runs `acme/billing:3`, which none of the apps does: left out
+    note: k8s/all.yaml:117: Service `billing` goes with it: left out
     ");
 }
 
@@ -189,7 +191,22 @@ fn ways_to_tell_which_is_which() {
     out.push(ways("x", "w", &imaged, ["a.yaml", "b.yaml"], set));
     let sed = "sed -i \"s#IMAGE#acme/orders:${TAG}#g\" k8s/b.yaml\nsed -e 's|x|acme/users:1|' k8s/a.yaml | kubectl apply -f -";
     out.push(ways("x", "w", &imaged, ["k8s/a.yaml", "k8s/b.yaml"], sed));
-    insta::assert_snapshot!(out.join("\n\n"), @"");
+    insta::assert_snapshot!(out.join("\n\n"), @r"
+    backend: Deployment shop-backend
+    frontend: Deployment shop-web
+
+    one: Deployment w
+    two: Deployment x
+
+    one: Deployment w
+    two: Deployment x
+
+    one: Deployment w
+    two: Deployment x
+
+    one: Deployment w
+    two: Deployment x
+    ");
 }
 
 #[test]
@@ -215,7 +232,17 @@ fn what_is_not_clear_is_asked_with_the_line() {
             + &service("s", "{app: s}")),
     ));
     out.push(ask(&[app("x", "acme/x")], &(x.clone() + &x.replace("port: 80", "port: 81"))));
-    insta::assert_snapshot!(out.join("\n\n"), @"");
+    insta::assert_snapshot!(out.join("\n\n"), @r"
+    shop: it is not clear what runs it: Deployment `x` (k8s/a.yaml:1), or Deployment `w` (k8s/a.yaml:12). Write `image: docker.io/acme/x` with the name of the right one's image, under `apps.shop` in .github/switchover.yml.
+
+    shop: it is not clear what runs it: Deployment `x` (k8s/a.yaml:1), or Deployment `x-eu` (k8s/a.yaml:12), or Deployment `x-us` (k8s/a.yaml:23). Write the app's name as the right one is called: `x:` in place of `shop:`, under `apps` in .github/switchover.yml.
+
+    Deployment `x` (k8s/a.yaml:1) may run each of the apps `one`, `two`: name one of them as it is, under `apps` in .github/switchover.yml: `x:`.
+
+    k8s/a.yaml:23: Service `s` selects the pods of x and w: add a label to its selector that only one of them has.
+
+    Deployment `x` stands in several files (k8s/a.yaml:1, k8s/a.yaml:12): remove all but one, or name the folder of one in the environment: `manifests: k8s`.
+    ");
 }
 
 #[test]
