@@ -305,6 +305,9 @@ spec:
     /// `env` says; both are told in `tests/it/cluster/app/main.go`.
     pub fn push_app(&self, name: &str, release: &str, env: &[(&str, &str)]) -> Image {
         static APP: OnceLock<PathBuf> = OnceLock::new();
+        /// One at a time: an image that is removed takes layers with it that another build just found in the cache.
+        static BUILDS: Mutex<()> = Mutex::new(());
+        let _alone = BUILDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let app = APP.get_or_init(|| run(&mut script(&["app"])).unwrap_or_else(|e| panic!("{e}")).into());
         let build = tempfile::tempdir().unwrap();
         fs::copy(app, build.path().join("app")).unwrap();

@@ -1,12 +1,8 @@
 //! Releases in a real cluster: API server, kubelet, kube-proxy, pods.
 
-mod drift;
 mod first;
-mod hostile;
-mod killed;
 mod pair;
 mod pinned;
-mod worker;
 
 use std::{
     collections::BTreeMap,
@@ -133,12 +129,6 @@ impl Bench {
 
     fn address(&self, service: &str) -> SocketAddr {
         self.ns.address(service, 8080)
-    }
-
-    /// Objects of a kind, by name.
-    fn names(&self, kind: &str) -> Vec<String> {
-        let all = self.ns.kubectl(&["get", kind, "-o", "jsonpath={range .items[*]}{.metadata.name}{'\\n'}{end}"]);
-        all.lines().map(str::to_owned).collect()
     }
 }
 
