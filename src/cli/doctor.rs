@@ -2,12 +2,10 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
 use switchover::{
     agent,
     cluster::{Cluster, rights},
     docker::Docker,
-    github::{GitHub, GitHubConfig, Timeouts},
     settings::{self, ClusterSettings, ExecutorKind, Settings, TargetSettings},
 };
 
@@ -67,10 +65,7 @@ pub fn doctor(config: Option<&Path>, rbac: Option<&Rbac>) -> ExitCode {
 }
 
 fn look(config: Option<&Path>) -> anyhow::Result<bool> {
-    let standard = Path::new("switchover.toml");
-    let file = config.or_else(|| standard.is_file().then_some(standard));
-    let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();
-    let settings = match settings::load(file, &|name| std::env::var_os(name), &names) {
+    let settings = match super::settings(config) {
         Ok(settings) => settings,
         Err(mistakes) => {
             eprint!("{}", settings::render(&mistakes));
@@ -148,15 +143,7 @@ fn data(data: &Path) -> Result<String, String> {
 }
 
 async fn github(settings: &Settings) -> Result<String, String> {
-    let github = GitHub::new(GitHubConfig {
-        api_url: settings.github_url.clone(),
-        web_url: settings.github_web_url.clone(),
-        app_id: i64::try_from(settings.app_id).unwrap_or(i64::MAX),
-        private_key: settings.private_key.clone(),
-        timeouts: Timeouts::default(),
-    })
-    .context("the App's key")
-    .map_err(|e| format!("{e:#}"))?;
+    let github = super::github(settings).map_err(|e| format!("{e:#}"))?;
     github.app().await.map_err(|e| {
         format!("{e}: are `app_id` and `private_key_file` those of this App, and may this host reach GitHub?")
     })?;

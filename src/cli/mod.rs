@@ -5,13 +5,19 @@ mod keep;
 mod serve;
 mod tell;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use switchover::{
     agent,
     domain::ids::Sha,
     engine::commands::Verb,
+    github::{GitHub, GitHubConfig, Timeouts},
+    settings::{self, Settings, SettingsMistake},
     telemetry::{self, LogFormat},
 };
 use tokio_util::sync::CancellationToken;
@@ -262,6 +268,26 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The settings: of that file, of switchover.toml in this folder, or of the environment alone.
+fn settings(config: Option<&Path>) -> Result<Settings, Vec<SettingsMistake>> {
+    let standard = Path::new("switchover.toml");
+    let file = config.or_else(|| standard.is_file().then_some(standard));
+    let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();
+    settings::load(file, &|name| std::env::var_os(name), &names)
+}
+
+/// GitHub as the settings name it. Nothing is sent yet.
+fn github(settings: &Settings) -> anyhow::Result<GitHub> {
+    let config = GitHubConfig {
+        api_url: settings.github_url.clone(),
+        web_url: settings.github_web_url.clone(),
+        app_id: i64::try_from(settings.app_id).unwrap_or(i64::MAX),
+        private_key: settings.private_key.clone(),
+        timeouts: Timeouts::default(),
+    };
+    GitHub::new(config).context("the App's key")
 }
 
 /// A runtime of as many threads as the work needs.

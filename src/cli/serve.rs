@@ -31,7 +31,6 @@ use switchover::{
         limits::StepLimits,
         local::{Executor, LocalExecutor},
     },
-    github::{GitHub, GitHubConfig, Timeouts},
     rollout,
     settings::{self, ExecutorKind, Settings, StepCluster, TargetSettings},
     store::Store,
@@ -67,10 +66,7 @@ pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 pub fn serve(config: Option<&Path>) -> ExitCode {
     // The crypto library gathers entropy when it is first asked for some, for some 30 ms: while the database is opened.
     std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
-    let standard = Path::new("switchover.toml");
-    let file = config.or_else(|| standard.is_file().then_some(standard));
-    let names: Vec<String> = std::env::vars_os().filter_map(|(n, _)| n.into_string().ok()).collect();
-    let settings = match settings::load(file, &|name| std::env::var_os(name), &names) {
+    let settings = match super::settings(config) {
         Ok(settings) => settings,
         Err(mistakes) => {
             eprintln!("switchover: the settings have {} mistake(s):\n", mistakes.len());
@@ -97,14 +93,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
     let _lock = lock(&data)?;
     let store = Store::open(&data.join("switchover.db")).await.context("opening the database")?;
-    let github = GitHub::new(GitHubConfig {
-        api_url: settings.github_url.clone(),
-        web_url: settings.github_web_url.clone(),
-        app_id: i64::try_from(settings.app_id).unwrap_or(i64::MAX),
-        private_key: settings.private_key.clone(),
-        timeouts: Timeouts::default(),
-    })
-    .context("the App's key")?;
+    let github = super::github(&settings)?;
     let exe = std::env::current_exe().context("finding our own binary")?;
     let agent_data = data.join("agent");
     let homes = data.join(STEP_HOMES);

@@ -96,6 +96,8 @@ impl From<kube::Error> for Fault {
             403 => Self::Forbidden(format!("the account of Switchover lacks a right: {message}")),
             404 => Self::Missing(message),
             409 => Self::Conflict(message),
+            // Server-side apply's word on a field that the kind does not have.
+            500 if message.contains("failed to create typed patch object") => Self::Refused(message),
             // A watch's or list's resource version is too old: look anew ("Kubernetes API Concepts").
             410 | 429 | 500 | 502..=504 => Self::Away(message),
             _ => Self::Refused(message),

@@ -258,9 +258,18 @@ fn parse(object: &Value) -> Result<DynamicObject, Fault> {
 }
 
 /// Whether nobody but kubectl's own managers holds the fields (`conflict with "kubectl-client-side-apply" using …`), or we
-/// ourselves by another kind of write.
+/// ourselves by another kind of write, or an autoscaler the number of copies of what is no longer its (`conflict with
+/// "kube-controller-manager" with subresource "scale" using apps/v1: .spec.replicas`).
 fn only_kubectl(message: &str) -> bool {
     let mut managers =
         message.split("conflict with \"").skip(1).chain(message.split("conflicts with \"").skip(1)).peekable();
-    managers.peek().is_some() && managers.all(|rest| rest.starts_with("kubectl") || rest.starts_with(MANAGER))
+    let scaled = message.contains("with subresource \"scale\"") && !message.contains("conflicts with");
+    managers.peek().is_some()
+        && managers.all(|rest| {
+            rest.starts_with("kubectl")
+                || rest.starts_with(MANAGER)
+                || (scaled
+                    && rest.starts_with("kube-controller-manager")
+                    && rest.trim_end().ends_with(".spec.replicas"))
+        })
 }

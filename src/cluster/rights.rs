@@ -35,7 +35,7 @@ const fn rule(
 }
 
 /// What releases need in their namespace.
-pub const RELEASE: [Rule; 14] = [
+pub const RELEASE: [Rule; 15] = [
     rule("apps", &["deployments"], ALL, "Slots."),
     rule("", &["services"], ALL, "The pointer to the slot that serves, and its preview."),
     rule("discovery.k8s.io", &["endpointslices"], READ, "The proof of who would be reached."),
@@ -53,12 +53,8 @@ pub const RELEASE: [Rule; 14] = [
     rule("autoscaling", &["horizontalpodautoscalers"], ALL, "Autoscalers, which follow the slot that serves."),
     rule("policy", &["poddisruptionbudgets"], WRITE, "A budget for each slot."),
     rule("networking.k8s.io", &["ingresses", "networkpolicies"], WRITE, "What stands beside the slots in manifests."),
-    rule(
-        "apps",
-        &["statefulsets", "daemonsets"],
-        &["get", "create", "patch"],
-        "The same; what holds data is never deleted.",
-    ),
+    rule("apps", &["daemonsets"], &["get", "create", "patch", "delete"], "The same."),
+    rule("apps", &["statefulsets"], &["get", "create", "patch"], "The same; what holds data is never deleted."),
     rule("", &["persistentvolumeclaims"], &["get", "create", "patch"], "The same."),
 ];
 

@@ -13,7 +13,7 @@ use crate::{
         ids::{AppName, EnvironmentName, Sha},
         rollout::AppManifests,
     },
-    exec::git::FileEntry,
+    exec::git::{FileEntry, GitError},
     manifests::{self, AppFacts, Facts, Plain, Script, Source},
     settings::ClusterTarget,
 };
@@ -24,6 +24,8 @@ const FOLDERS: [&str; 8] = ["k8s", "kubernetes", "deploy", "cicd", "manifests", 
 const LARGEST: u64 = 1024 * 1024;
 /// Files that are read at most.
 const MOST_FILES: usize = 500;
+/// The mode of a symbolic link in a tree ("git-fast-import").
+const LINK: u32 = 0o120_000;
 /// A tool that renders may take so long.
 const RENDER_LIMIT: Duration = Duration::from_secs(120);
 
@@ -93,10 +95,21 @@ impl Engine {
         for chart in sorted.charts.iter().filter(|_| named && sorted.kustomize.is_none()) {
             texts.push((chart.clone(), self.rendered(f, chart, Tool::Helm).await?));
         }
-        for path in sorted.plain.iter().take(MOST_FILES) {
-            let read = self.mirrors.read_file(f.repo.repo.id, f.commit, path, LARGEST).await;
-            if let Ok(Some(bytes)) = read {
-                texts.push((path.clone(), bytes));
+        if sorted.plain.len() > MOST_FILES {
+            let all = sorted.plain.len();
+            return Err(refused(format!(
+                "{folder} holds {all} YAML files, and at most {MOST_FILES} are read: name a smaller folder"
+            )));
+        }
+        for path in &sorted.plain {
+            // What is left out would be taken for gone, and removed from the cluster.
+            match self.mirrors.read_file(f.repo.repo.id, f.commit, path, LARGEST).await {
+                Ok(Some(bytes)) => texts.push((path.clone(), bytes)),
+                Ok(None) => return Err(refused(format!("{path} is a symbolic link: put the file itself there"))),
+                Err(GitError::TooLarge { .. }) => {
+                    return Err(refused(format!("{path} is larger than {} MiB: split it", LARGEST / 1024 / 1024)));
+                }
+                Err(other) => return Err(other.into()),
             }
         }
         let sources: Vec<Source<'_>> = texts.iter().map(|(path, bytes)| Source { path, bytes }).collect();
@@ -193,15 +206,24 @@ impl Engine {
                  in [targets.…], or the manifests are written out as plain YAML"
             )));
         };
+        let inside = |path: &str| folder.is_empty() || path.starts_with(&format!("{folder}/"));
+        if let Some(link) = f.files.iter().find(|e| e.mode == LINK && inside(&e.path)) {
+            // A tool that runs as the server would read through it whatever the server may.
+            return Err(refused(format!(
+                "{} is a symbolic link, and {what} may hold none: put the file itself there",
+                link.path
+            )));
+        }
         let workspace = self.mirrors.checkout(f.repo.repo.id, f.commit, "manifests").await?;
         let place = workspace.path().join(folder);
         // What it says on the side must not get into what it renders.
         let run = match tool {
             Tool::Kustomize => format!("{} kustomize . 2>\"$HOME/said\"", quoted(&program.display().to_string())),
             Tool::Helm => format!(
-                "{} template {} . 2>\"$HOME/said\"",
+                "{} template {} . --namespace {} --no-hooks --skip-tests 2>\"$HOME/said\"",
                 quoted(&program.display().to_string()),
-                quoted(f.name.as_str())
+                quoted(f.name.as_str()),
+                quoted(&f.target.policy.namespace)
             ),
         };
         let run = format!("{run} || {{ code=$?; cat \"$HOME/said\"; exit $code; }}");

@@ -100,7 +100,6 @@ pub(super) async fn cluster_target(
         secrets,
         repository: full_name.to_owned(),
         logins: Logins::new(engine.settings.registries.clone()),
-        policy: target.policy.clone(),
         runner,
         settle: kubernetes::SETTLE,
     }))

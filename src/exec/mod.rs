@@ -13,6 +13,7 @@
 
 pub mod budget;
 pub mod caches;
+mod contained;
 pub mod docker;
 pub(crate) mod files;
 pub mod git;

@@ -35,7 +35,9 @@ pub use object::{Object, Refusal};
 pub use plain::{Plain, made_up};
 pub use policy::{managed_by_other, refuse};
 pub use read::{Read, Source, read, stripped};
-pub use service::{Pointed, adopt, autoscaler, running_image, selector, service, shared, slot_of_selector};
+pub use service::{
+    Pointed, adopt, autoscaler, container_port, running_image, selector, service, shared, slot_of_selector,
+};
 pub use slot::{Rendered, SecretEnv, SlotOrder, config_names, render, secret_object, slot_deployment_name};
 pub use source::{Sorted, sort};
 pub use tie::{AppFacts, Facts, Script, Tied, tie};

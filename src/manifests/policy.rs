@@ -99,6 +99,7 @@ pub fn refuse(objects: &[Object], policy: &ManifestPolicy) -> Vec<Refusal> {
             None => {
                 found.extend(namespace(object, policy));
                 found.extend(ours(object));
+                found.extend(our_names(object));
                 found.extend(special(object));
                 if let Some(template) = look::template_pointer(object.kind()) {
                     pods::refuse(object, &format!("{template}/spec"), policy, &mut found);
@@ -226,6 +227,31 @@ fn ours(object: &Object) -> Vec<Refusal> {
             let pointer = format!("{map}/{}", key.replace('~', "~0").replace('/', "~1"));
             found.push(object.refusal(&pointer, format!("{} is Switchover's own: remove it", shown(key))));
         }
+    }
+    found
+}
+
+/// Names under which Switchover keeps what belongs to single releases: `switchover-NUMBER-…`, with the repository's number.
+/// Whoever could write them could pass for a release that was proven; whoever could read them, for another repository.
+fn our_names(object: &Object) -> Vec<Refusal> {
+    let reserved = |name: &str| {
+        name.strip_prefix("switchover-").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let mut found = Vec::new();
+    if reserved(object.name()) {
+        let words = format!("{} is a name of Switchover's own objects: take another one", shown(object.name()));
+        found.push(object.refusal("/metadata/name", words));
+    }
+    let mut named: Vec<String> = super::config_names(&object.value).into_iter().map(|(_, name)| name).collect();
+    if let Some(template) = look::template_pointer(object.kind()) {
+        let pull = list(&object.value, &format!("{template}/spec/imagePullSecrets"));
+        named.extend(pull.iter().map(|s| text(s, "/name").to_owned()));
+    }
+    let tls = list(&object.value, "/spec/tls");
+    named.extend(tls.iter().map(|t| text(t, "/secretName").to_owned()));
+    for name in named.iter().filter(|n| reserved(n)) {
+        let words = format!("{} is one of Switchover's own objects, which manifests may not use", shown(name));
+        found.push(object.refusal("", words));
     }
     found
 }

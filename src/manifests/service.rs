@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     SLOT,
-    look::{self, containers_mut, full_name, map_at, text, texts},
+    look::{self, containers_mut, full_name, list, map_at, text, texts},
     names::{self, LABEL, object_name},
     read::strip,
     slot::{copy_name, narrow, put_texts, with_slot},
@@ -133,9 +133,32 @@ fn mixed(workloads: &BTreeMap<String, Value>, colour: &str, selector: &BTreeMap<
 pub fn autoscaler(manifests: &AppManifests, deployment: &str) -> Option<Value> {
     let mut scaler = manifests.autoscaler.clone()?;
     strip(&mut scaler);
+    as_v2(&mut scaler);
     let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment});
     map_at(&mut scaler, "/spec").insert("scaleTargetRef".to_owned(), target);
     Some(scaler)
+}
+
+/// The first TCP port that the app's container names.
+#[must_use]
+pub fn container_port(manifests: &AppManifests) -> Option<u16> {
+    let template = look::template(manifests.workloads().next()?)?;
+    let ports = list(template, "/spec/containers/0/ports");
+    let tcp = ports.iter().find(|p| matches!(text(p, "/protocol"), "" | "TCP"))?;
+    tcp.get("containerPort")?.as_u64().and_then(|n| u16::try_from(n).ok())
+}
+
+/// An autoscaler of the first version knows nothing of `behavior`: the same in the second ("HorizontalPodAutoscaler").
+fn as_v2(scaler: &mut Value) {
+    if text(scaler, "/apiVersion") != "autoscaling/v1" {
+        return;
+    }
+    scaler["apiVersion"] = "autoscaling/v2".into();
+    if let Some(share) = map_at(scaler, "/spec").shift_remove("targetCPUUtilizationPercentage") {
+        let target = json!({"type": "Utilization", "averageUtilization": share});
+        let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": target}});
+        map_at(scaler, "/spec").insert("metrics".to_owned(), json!([metric]));
+    }
 }
 
 /// The objects beside the slots, with the app's own image (a CronJob of it, say) by digest.

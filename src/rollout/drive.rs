@@ -71,6 +71,8 @@ pub enum DriveError {
 pub const JOURNAL_PATIENCE: Duration = Duration::from_secs(30);
 /// While nothing happens, the figures are written down this often.
 const KEEP_FIGURES: Duration = Duration::from_secs(5);
+/// A target that is away for longer is worth telling.
+const TELL_AWAY: Duration = Duration::from_secs(5);
 /// Pause after an action whose effect is unknown.
 const UNKNOWN_PAUSE: Duration = Duration::from_millis(500);
 
@@ -103,6 +105,7 @@ pub async fn drive(
         before,
         prober: None,
         recorded: Instant::now(),
+        away: None,
     };
     driver.run().await
 }
@@ -119,6 +122,8 @@ struct Driver<'a> {
     before: ProbeFigures,
     prober: Option<Prober>,
     recorded: Instant,
+    /// Since when the target can't be reached.
+    away: Option<Instant>,
 }
 
 impl Driver<'_> {
@@ -129,6 +134,13 @@ impl Driver<'_> {
                 return self.hand_back().await;
             }
             let mut observed = self.look().await;
+            if observed.unreachable.is_none() {
+                self.away = None;
+            } else if self.away.get_or_insert_with(Instant::now).elapsed() >= TELL_AWAY
+                && self.progress.cannot_see(&observed, clock::now())
+            {
+                self.record().await?;
+            }
             self.probe(&mut observed).await;
             let now = clock::now();
             self.progress.look(self.desired, &observed, now);
@@ -177,6 +189,9 @@ impl Driver<'_> {
             }
             return;
         }
+        if self.prober.is_none() && self.hurries() {
+            return;
+        }
         // An app is probed as soon as something serves it: before that, every answer is a failure.
         let served = |app: &_| observed.apps.get(app).is_some_and(|a| a.active.is_some());
         let missing = self.desired.apps.iter().any(|a| {
@@ -193,11 +208,7 @@ impl Driver<'_> {
             if fresh {
                 self.tell_prober();
                 let before_the_flip = self.progress.phase == Phase::Switch && self.progress.switched_at().is_none();
-                // A rollback is in a hurry.
-                if before_the_flip
-                    && self.desired.kind == Kind::Release
-                    && let Some(prober) = &self.prober
-                {
+                if before_the_flip && let Some(prober) = &self.prober {
                     prober.lead().await;
                     // What was seen before the lead is old by now, and the flip must not be.
                     *observed = self.look().await;
@@ -208,6 +219,15 @@ impl Driver<'_> {
         }
         if let Some(prober) = &self.prober {
             observed.probes = prober.windows();
+        }
+    }
+
+    /// On the way back, whom to ask is looked for only once every pointer has moved.
+    fn hurries(&self) -> bool {
+        match self.progress.phase {
+            Phase::Switch => self.desired.kind == Kind::Rollback,
+            Phase::RollingBack => self.progress.apps.values().any(|a| a.switched_at.is_some() && a.back_at.is_none()),
+            _ => false,
         }
     }
 

@@ -5,23 +5,29 @@ use std::{
     fs,
     io::Read as _,
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio_util::sync::CancellationToken;
 
-use super::{ProbeTarget, TargetError, local::service_id};
+use super::{
+    ProbeTarget, TargetError,
+    local::{CommandResult, CommandRunner, LocalTarget, ShellCommand, service_id},
+};
 use crate::{
     agent::{
         Client, ClientError,
         protocol::{Counters, Door, ErrorCode, Event, ServiceStatus, TlsFiles},
     },
+    clock,
     domain::{
         config::AppKind,
         ids::{AppName, Slot},
-        rollout::{Desired, Requests},
+        rollout::{CommandReport, CommandSpec, Desired, Requests},
     },
 };
 
@@ -218,6 +224,47 @@ impl AgentEvents {
         }
         *events = None;
     }
+}
+
+/// A command's end for people, without secrets.
+pub(super) fn report(
+    secrets: &BTreeMap<String, SecretString>,
+    result: &CommandResult,
+    started: Timestamp,
+    ended: Timestamp,
+) -> CommandReport {
+    CommandReport {
+        ok: result.ok,
+        words: mask(secrets, &result.words),
+        tail: result.tail.iter().map(|l| mask(secrets, l)).collect(),
+        started,
+        ended,
+    }
+}
+
+/// Runs an app's smoke test on the server's own host, in a folder that is made for it; answers when it began too.
+pub(super) async fn smoke_here(
+    runner: &dyn CommandRunner,
+    data: &Path,
+    desired: &Desired,
+    app: &AppName,
+    spec: &CommandSpec,
+    env: BTreeMap<String, String>,
+    stop: &CancellationToken,
+) -> Result<(CommandResult, Timestamp), TargetError> {
+    let log = LocalTarget::command_log(data, desired.rollout, app, "smoke");
+    let cwd = log.with_extension("d");
+    fs::create_dir_all(&cwd).map_err(|e| TargetError::Failed(format!("{}: {e}", cwd.display())))?;
+    let command = ShellCommand { run: spec.run.clone(), cwd: cwd.clone(), env, timeout: spec.timeout, log };
+    let started = clock::now();
+    let result = runner.run(command, stop).await;
+    if let Err(e) = fs::remove_dir_all(&cwd) {
+        tracing::warn!(folder = %cwd.display(), error = %e, "a smoke test's folder can't be removed");
+    }
+    if stop.is_cancelled() && !result.ok {
+        return Err(TargetError::Stopped);
+    }
+    Ok((result, started))
 }
 
 /// Since when each copy is ready, and each slot is not. Kept between looks only: after a restart it is counted anew.

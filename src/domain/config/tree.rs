@@ -10,6 +10,8 @@ use super::mistake::{Mistake, plain, shown};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: usize = 256 * 1024;
+/// So many bytes of text count as one value more.
+const TEXT: usize = 256;
 
 /// How much of a text is read before it is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +251,8 @@ struct Reader {
     roots: Vec<Rc<Node>>,
     documents: usize,
     nodes: usize,
+    /// What the documents so far expand to.
+    total: usize,
 }
 
 impl Reader {
@@ -261,6 +265,7 @@ impl Reader {
             roots: Vec::new(),
             documents: 0,
             nodes: 0,
+            total: 0,
         }
     }
 
@@ -312,7 +317,12 @@ impl Reader {
                         _ => return Err(refuse_tag(place, &tag.original())),
                     }
                 }
-                self.place(Rc::new(node), anchor, 1)?;
+                let size = match &node.data {
+                    // A long text weighs more: what an alias repeats is kept each time.
+                    NodeData::Scalar { text, .. } => 1 + text.len() / TEXT,
+                    _ => 1,
+                };
+                self.place(Rc::new(node), anchor, size)?;
             }
             Event::SequenceStart(_, anchor, tag) => {
                 if let Some(tag) = tag.filter(|t| t.core_suffix() != Some("seq")) {
@@ -361,7 +371,14 @@ impl Reader {
             self.anchors.insert(anchor, (Rc::clone(&node), size));
         }
         match self.stack.last_mut() {
-            None => self.roots.push(node),
+            None => {
+                self.total = self.total.saturating_add(size);
+                if self.total > most {
+                    let message = format!("the documents of this file expand to more than {most} values");
+                    return Err(Mistake::new(node.at, "", message, "fewer values, or fewer uses of aliases"));
+                }
+                self.roots.push(node);
+            }
             Some(Frame::List { items, size: total, .. }) => {
                 items.push(node);
                 *total = total.saturating_add(size);

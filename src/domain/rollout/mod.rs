@@ -171,6 +171,12 @@ pub enum Action {
         /// Which.
         slot: Slot,
     },
+    /// Bring what goes along with a slot (objects that all slots share, an autoscaler) after a pointer that went back: on
+    /// that way nothing comes before the pointers of all apps.
+    Follow {
+        /// Whose.
+        app: AppName,
+    },
     /// Put back what was only for the minutes around a switch (an autoscaler that may not shrink).
     Finish {
         /// Whose.
@@ -197,6 +203,7 @@ impl Action {
             Self::Smoke { .. } => "smoke",
             Self::Switch { .. } => "switch",
             Self::Recycle { .. } => "recycle",
+            Self::Follow { .. } => "follow",
             Self::Finish { .. } => "finish",
             Self::RemoveSlot { .. } => "remove_slot",
         }

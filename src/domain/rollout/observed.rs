@@ -51,6 +51,8 @@ pub struct ObservedApp {
     pub settled: bool,
     /// Something is in place that is only for the minutes around a switch.
     pub handover: bool,
+    /// The pointer went back and what goes along with it has not followed yet.
+    pub behind: bool,
     /// All slots.
     pub slots: BTreeMap<Slot, ObservedSlot>,
 }
@@ -62,6 +64,8 @@ pub struct ObservedSlot {
     pub running: bool,
     /// Copies that it shall have.
     pub wanted: u32,
+    /// It was made smaller than it must be by now: to be put once more.
+    pub short: bool,
     /// Copies that are ready.
     pub ready: u32,
     /// Since when all are ready without a break.

@@ -99,6 +99,9 @@ pub struct AppProgress {
     /// A crash left `pre_deploy` under way: it may have run twice.
     #[serde(default)]
     pub pre_deploy_again: bool,
+    /// Its new slot, or what was made for it, was removed.
+    #[serde(default)]
+    pub cleared: bool,
 }
 
 /// What stood there before this rollout.
@@ -123,6 +126,9 @@ pub struct AtSwitch {
     pub old_restarts: u32,
     /// Requests of the old slot.
     pub old: Requests,
+    /// Copies that the new slot had ready: one that is made larger later has not lost any.
+    #[serde(default)]
+    pub new_ready: u32,
 }
 
 /// A command's end.
@@ -261,6 +267,9 @@ pub(super) fn after(at: Timestamp, length: Duration) -> Timestamp {
     SignedDuration::try_from(length).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
+/// So many messages are kept of a target that can't be reached for ever new reasons.
+const MESSAGES: usize = 50;
+
 impl Progress {
     /// At the beginning.
     #[must_use]
@@ -365,6 +374,7 @@ impl Progress {
                 new: new.requests,
                 old_restarts: old.restarts,
                 old: old.requests,
+                new_ready: new.ready,
             });
         }
     }
@@ -416,7 +426,14 @@ impl Progress {
                     *moment = Some(moment.unwrap_or(at));
                 }
             }
-            (Action::RemoveSlot { .. } | Action::Recycle { .. } | Action::Finish { .. }, _) => {}
+            (Action::RemoveSlot { app, slot }, _) => {
+                if desired.app(app).is_some_and(|a| &a.slot == slot)
+                    && let Some(state) = self.apps.get_mut(app)
+                {
+                    state.cleared = true;
+                }
+            }
+            (Action::Recycle { .. } | Action::Follow { .. } | Action::Finish { .. }, _) => {}
             (action, effect) => {
                 // A target that answers something else than was asked has a mistake: nothing is concluded from it.
                 self.failure = Some(ActionFailure {
@@ -426,6 +443,19 @@ impl Progress {
                 });
             }
         }
+    }
+
+    /// Keeps the words for people when the target can't be reached, once for each reason. True: there was something to keep.
+    pub fn cannot_see(&mut self, observed: &Observed, now: Timestamp) -> bool {
+        // In these phases nobody looks.
+        let looks = !matches!(self.phase, Phase::Approve | Phase::Done | Phase::RolledBack | Phase::Stuck);
+        let Some(why) = observed.unreachable.as_ref().filter(|_| looks) else { return false };
+        let words = format!("The target can't be reached; this waits for it. {why}");
+        let new = self.messages.len() < MESSAGES && !self.messages.iter().any(|m| m.words == words);
+        if new {
+            self.messages.push(Message { at: now, words });
+        }
+        new
     }
 
     /// Takes the figures of a look at the live system.

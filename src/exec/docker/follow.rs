@@ -19,7 +19,7 @@ use bollard::{
 use futures_util::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failed, Journal, human};
+use super::{Ended, Failed, Journal, human};
 use crate::{
     docker::{Docker, DockerError, said},
     domain::run::StepEnd,
@@ -46,20 +46,6 @@ pub(super) enum Reason {
     Timeout,
     /// It has written so many bytes.
     Disk(u64),
-}
-
-/// How it ended, and what it cost.
-pub(super) struct Ended {
-    pub(super) end: StepEnd,
-    pub(super) why: Option<Reason>,
-    pub(super) cpu_ms: u64,
-    pub(super) peak_bytes: u64,
-}
-
-impl Ended {
-    pub(super) fn new(end: StepEnd) -> Self {
-        Self { end, why: None, cpu_ms: 0, peak_bytes: 0 }
-    }
 }
 
 /// What is followed, and its limits.
@@ -92,7 +78,7 @@ async fn at(time: Option<Instant>) {
 
 impl Follow<'_> {
     /// Starts it and stays with it until nothing of it runs.
-    pub(super) async fn to_its_end(&self) -> Result<Ended, Failed> {
+    pub(super) async fn to_its_end(&self) -> Result<Ended<Reason>, Failed> {
         let api = self.docker.api();
         let options = AttachContainerOptionsBuilder::default().stream(true).stdout(true).stderr(true).build();
         let attached = api.attach_container(self.container, Some(options)).await;
@@ -206,7 +192,7 @@ impl Follow<'_> {
         Ok(found.state.unwrap_or_default())
     }
 
-    fn ended(&self, end: StepEnd, why: Option<Reason>, usage: &Mutex<Usage>) -> Ended {
+    fn ended(&self, end: StepEnd, why: Option<Reason>, usage: &Mutex<Usage>) -> Ended<Reason> {
         let usage = *usage.lock().unwrap_or_else(PoisonError::into_inner);
         Ended { end, why, cpu_ms: usage.cpu_ns / 1_000_000, peak_bytes: usage.peak }
     }

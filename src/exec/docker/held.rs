@@ -4,12 +4,7 @@
 //! engine that is away), all that has the label is removed; until it is, the workspace stays locked. A server that was
 //! killed does it at its next start.
 
-use std::{
-    collections::{HashMap, HashSet},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
     errors::Error as ApiError,
@@ -19,11 +14,13 @@ use bollard::{
         RemoveContainerOptionsBuilder,
     },
 };
-use tokio::task::JoinHandle;
 
 use crate::{
     docker::{Docker, DockerError, KIND, OWNER, status},
-    exec::files::Lock,
+    exec::{
+        contained::{Live, Making},
+        files::Lock,
+    },
 };
 
 /// Label: the step that it belongs to.
@@ -35,24 +32,13 @@ const TRIES: u32 = 60;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// The steps that run in this process.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Live(Arc<Mutex<HashSet<String>>>);
-
-impl Live {
-    fn with<T>(&self, act: impl FnOnce(&mut HashSet<String>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// One step that runs.
 pub(super) struct Held {
     id: String,
     docker: Docker,
     live: Live,
     lock: Option<Lock>,
-    /// What the engine is making. It goes on when nobody waits any more, so removing waits for it.
-    making: Mutex<Vec<JoinHandle<()>>>,
+    making: Making,
     ended: bool,
 }
 
@@ -62,7 +48,7 @@ impl Held {
         let lock = lock.map(Lock::shared).transpose()?;
         let id = uuid::Uuid::new_v4().simple().to_string();
         live.with(|live| live.insert(id.clone()));
-        Ok(Self { id, docker: docker.clone(), live: live.clone(), lock, making: Mutex::default(), ended: false })
+        Ok(Self { id, docker: docker.clone(), live: live.clone(), lock, making: Making::default(), ended: false })
     }
 
     /// The labels of something that belongs to it.
@@ -97,24 +83,18 @@ impl Held {
         Ok(name)
     }
 
-    /// Has the engine make something, to the end: whoever stops waiting must not leave it behind half made.
+    /// Has the engine make something, to the end.
     async fn make<T: Send + 'static>(
         &self,
         making: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let (send, made) = tokio::sync::oneshot::channel();
-        let task = tokio::spawn(async move {
-            // Nobody waits: then it is only removed.
-            let _ = send.send(making.await);
-        });
-        self.making.lock().unwrap_or_else(PoisonError::into_inner).push(task);
-        made.await.unwrap_or_else(|_| Err(std::io::Error::other("the server is ending").into()))
+        self.making.make(making, |why| std::io::Error::other(why).into()).await
     }
 
     /// Removes all that belongs to it. Where the engine does not answer, it goes on in the background.
     pub(super) async fn end(mut self) -> Result<(), DockerError> {
         let filter = format!("{STEP}={}", self.id);
-        made(&self.making).await;
+        self.making.made().await;
         let removed = remove(&self.docker, &[filter], |_| true).await;
         if removed.is_ok() {
             self.ended = true;
@@ -133,7 +113,7 @@ impl Drop for Held {
         let lock = self.lock.take();
         let making = std::mem::take(&mut self.making);
         let later = async move {
-            made(&making).await;
+            making.made().await;
             let filter = [format!("{STEP}={id}")];
             for _ in 0..TRIES {
                 if remove(&docker, &filter, |_| true).await.is_ok() {
@@ -149,12 +129,6 @@ impl Drop for Held {
             runtime.spawn(later);
         }
     }
-}
-
-/// Waits for what is being made.
-async fn made(making: &Mutex<Vec<JoinHandle<()>>>) {
-    let all = std::mem::take(&mut *making.lock().unwrap_or_else(PoisonError::into_inner));
-    futures_util::future::join_all(all).await;
 }
 
 /// Removes what belongs to steps that do not run here.

@@ -29,17 +29,13 @@ use futures_util::{StreamExt, future::BoxFuture};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    body::Person,
-    follow::{Ended, Reason},
-    held::{Held, Live},
-};
+use self::{body::Person, follow::Reason, held::Held};
 pub use super::limits::StepLimits;
 use super::{
+    contained::{Attempt, Ended, Failed, Live, locking},
     journal::{Journal, human},
     limits::Limits,
     local::{ContainerStep, ExecError, Executor, StepSpec},
-    log::LogWriter,
 };
 use crate::{
     clock,
@@ -95,14 +91,6 @@ impl DockerExecutor {
     }
 }
 
-/// Why a step did not come to run.
-enum Failed {
-    /// Its author or an operator can mend it.
-    People(String),
-    /// Time may mend it.
-    Machine(ExecError),
-}
-
 impl From<DockerError> for Failed {
     fn from(error: DockerError) -> Self {
         Self::Machine(ExecError::Docker(error))
@@ -130,46 +118,16 @@ impl Inner {
         if cancel.is_cancelled() {
             return Ok(StepResult::cancelled(clock::now()));
         }
-        let Some(step) = &spec.container else {
-            return Err(ExecError::Spec("it says nothing about its container".into()));
-        };
-        let place = |what: String| move |e: std::io::Error| ExecError::Spec(format!("{what}: {e}"));
-        if let Some(folder) = spec.log.parent() {
-            std::fs::create_dir_all(folder).map_err(place(format!("making {}", folder.display())))?;
-        }
-        let journal =
-            Journal::new(&spec.log, spec.output_limit).map_err(place(format!("writing {}", spec.log.display())))?;
-        let started_at = clock::now();
-        let held = Held::new(&self.docker, &self.live, spec.hold.as_deref())
-            .map_err(|e| ExecError::Spec(format!("locking the workspace: {e}")))?;
-        let ended = self.to_its_end(spec, step, &held, &journal, &cancel).await;
+        let attempt = Attempt::begin(spec)?;
+        let held = Held::new(&self.docker, &self.live, spec.hold.as_deref()).map_err(locking)?;
+        let ended = self.to_its_end(spec, attempt.step, &held, &attempt.journal, &cancel).await;
         let clean = held.end().await;
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(Failed::People(why)) => {
-                journal.note(&why);
-                Ended::new(StepEnd::NotStarted(why))
-            }
-            Err(Failed::Machine(error)) => {
-                journal.note(&format!("{error}"));
-                let _ = journal.with(LogWriter::finish);
-                return Err(error);
-            }
-        };
+        let job = &attempt.step.job;
+        let result = attempt.close(ended)?;
         if let Err(error) = clean {
-            tracing::warn!(job = step.job, %error, "what a step left in the engine is removed later");
+            tracing::warn!(job, %error, "what a step left in the engine is removed later");
         }
-        let _ = journal.with(LogWriter::finish);
-        let (output_bytes, truncated) = journal.with(|log, _| (log.printed(), log.truncated()));
-        Ok(StepResult {
-            end: ended.end,
-            started_at,
-            finished_at: clock::now(),
-            cpu_ms: ended.cpu_ms,
-            peak_bytes: ended.peak_bytes,
-            output_bytes,
-            truncated,
-        })
+        Ok(result)
     }
 
     async fn to_its_end(
@@ -179,7 +137,7 @@ impl Inner {
         held: &Held,
         journal: &Journal,
         cancel: &CancellationToken,
-    ) -> Result<Ended, Failed> {
+    ) -> Result<Ended<Reason>, Failed> {
         let deadline = journal.begin.checked_add(spec.timeout);
         let until = async {
             match deadline {
@@ -227,11 +185,7 @@ impl Inner {
         journal: &Journal,
     ) -> Result<Ready, Failed> {
         let Some(name) = &step.image else {
-            return Err(Failed::People(
-                "nothing says which image its steps run in, and none could be inferred: write `container:` for the app, such \
-                 as `container: maven:3-eclipse-temurin-17`"
-                    .into(),
-            ));
+            return Err(Failed::no_image());
         };
         let engine = self.engine().await?;
         let person = Person::of_server(engine.rootless);

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Failed, Journal, failed,
+    Ended, Failed, Journal, failed,
     held::delete_pod,
     log::Output,
     objects::{KEEPER, STEP},
@@ -56,20 +56,6 @@ pub(super) enum Reason {
     Timeout,
 }
 
-/// How it ended, and what it cost.
-pub(super) struct Ended {
-    pub(super) end: StepEnd,
-    pub(super) why: Option<Reason>,
-    pub(super) cpu_ms: u64,
-    pub(super) peak_bytes: u64,
-}
-
-impl Ended {
-    pub(super) fn new(end: StepEnd) -> Self {
-        Self { end, why: None, cpu_ms: 0, peak_bytes: 0 }
-    }
-}
-
 /// What is followed, and its limits.
 pub(super) struct Follow<'a> {
     pub(super) pods: &'a Api<Pod>,
@@ -102,7 +88,7 @@ enum Over {
 
 impl Follow<'_> {
     /// Stays with it until nothing of it runs and what it left is here.
-    pub(super) async fn to_its_end(&self, seen: watch::Receiver<Seen>) -> Result<Ended, Failed> {
+    pub(super) async fn to_its_end(&self, seen: watch::Receiver<Seen>) -> Result<Ended<Reason>, Failed> {
         let mut ending = None;
         let over = {
             let mut printing = pin!(self.output(seen.clone()));
@@ -270,7 +256,7 @@ impl Follow<'_> {
         });
     }
 
-    fn ended(&self, state: &ContainerStateTerminated, why: Option<Reason>) -> Ended {
+    fn ended(&self, state: &ContainerStateTerminated, why: Option<Reason>) -> Ended<Reason> {
         let cost = status::cost(state.message.as_deref().unwrap_or_default());
         let code = state.exit_code;
         let out_of_memory = state.reason.as_deref() == Some("OOMKilled") || cost.killed > 0;
@@ -303,7 +289,7 @@ impl Follow<'_> {
 
     /// Takes back what it left. It has ended, and may have done what can't be done twice: whatever goes wrong here is told
     /// as its result, not as a reason to run it again.
-    async fn take_back(&self, seen: watch::Receiver<Seen>, ended: &mut Ended) {
+    async fn take_back(&self, seen: watch::Receiver<Seen>, ended: &mut Ended<Reason>) {
         let begin = Instant::now();
         let mut folders = vec![(self.step.workspace.clone(), true), (self.spec.home.clone(), true)];
         let mut caches = self.step.caches.clone();

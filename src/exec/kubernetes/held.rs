@@ -4,12 +4,7 @@
 //! (its end, an error, a future that is dropped, an API that is away), the Job and its pod are removed, and the cluster
 //! removes the rest; until they are, the workspace stays locked. A server that was killed does it at its next start.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
@@ -17,12 +12,14 @@ use kube::{
     api::{DeleteParams, ListParams, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinHandle;
 
 use super::ATTEMPT;
 use crate::{
     cluster::{Cluster, Fault, KIND, OWNER},
-    exec::files::Lock,
+    exec::{
+        contained::{Live, Making},
+        files::Lock,
+    },
 };
 
 /// What our Jobs and their pods are, by the label [`KIND`].
@@ -37,16 +34,6 @@ const SOON: Duration = Duration::from_millis(200);
 /// What a keeper and companions get to end, in seconds.
 const GRACE: u32 = 1;
 
-/// The steps that run in this process.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Live(Arc<Mutex<HashSet<String>>>);
-
-impl Live {
-    fn with<T>(&self, act: impl FnOnce(&mut HashSet<String>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// One step that runs.
 pub(super) struct Held {
     id: String,
@@ -55,8 +42,7 @@ pub(super) struct Held {
     lock: Option<Arc<Lock>>,
     /// What the step gets to end itself, in seconds, if it is dropped.
     grace: u32,
-    /// What the API is making. It goes on when nobody waits any more, so removing waits for it.
-    making: Mutex<Vec<JoinHandle<()>>>,
+    making: Making,
     ended: bool,
 }
 
@@ -72,7 +58,7 @@ impl Held {
             live: live.clone(),
             lock,
             grace: u32::try_from(grace.as_secs()).unwrap_or(u32::MAX),
-            making: Mutex::default(),
+            making: Making::default(),
             ended: false,
         })
     }
@@ -99,7 +85,7 @@ impl Held {
         own.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
     }
 
-    /// Has the API make something, to the end: whoever stops waiting must not leave it behind half made.
+    /// Has the API make something, to the end.
     pub(super) async fn make<T>(&self, object: T) -> Result<T, Fault>
     where
         T: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>
@@ -113,15 +99,12 @@ impl Held {
         T::DynamicType: Default,
     {
         let api: Api<T> = Api::namespaced(self.cluster.client().clone(), self.cluster.namespace());
-        let (send, made) = tokio::sync::oneshot::channel();
-        let task = tokio::spawn(async move {
+        let making = async move {
             let params =
                 PostParams { field_manager: Some(crate::cluster::MANAGER.to_owned()), ..PostParams::default() };
-            // Nobody waits: then it is only removed.
-            let _ = send.send(api.create(&params, &object).await.map_err(Fault::from));
-        });
-        self.making.lock().unwrap_or_else(PoisonError::into_inner).push(task);
-        made.await.unwrap_or_else(|_| Err(Fault::Away("the server is ending".into())))
+            api.create(&params, &object).await.map_err(Fault::from)
+        };
+        self.making.make(making, |why| Fault::Away(why.into())).await
     }
 
     /// Makes the step's Job. One of an earlier attempt that has its name goes first: there are never two.
@@ -146,7 +129,7 @@ impl Held {
     /// Removes all that belongs to it. Where the API does not answer, it goes on in the background.
     pub(super) async fn end(mut self) -> Result<(), Fault> {
         let selector = self.selector();
-        made(&self.making).await;
+        self.making.made().await;
         let removed = remove(&self.cluster, &selector, GRACE, |_| true).await;
         if removed.is_ok() {
             self.ended = true;
@@ -165,7 +148,7 @@ impl Drop for Held {
         let (id, lock, grace) = (std::mem::take(&mut self.id), self.lock.take(), self.grace);
         let making = std::mem::take(&mut self.making);
         let later = async move {
-            made(&making).await;
+            making.made().await;
             for _ in 0..TRIES {
                 if remove(&cluster, &selector, grace, |_| true).await.is_ok() {
                     break;
@@ -180,12 +163,6 @@ impl Drop for Held {
             runtime.spawn(later);
         }
     }
-}
-
-/// Waits for what is being made.
-async fn made(making: &Mutex<Vec<JoinHandle<()>>>) {
-    let all = std::mem::take(&mut *making.lock().unwrap_or_else(PoisonError::into_inner));
-    futures_util::future::join_all(all).await;
 }
 
 /// Removes what belongs to steps that do not run here.

@@ -52,15 +52,12 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::Api;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    follow::{Ended, Reason},
-    held::{Held, Live},
-};
+use self::{follow::Reason, held::Held};
 use super::{
+    contained::{Attempt, Ended, Failed, Live, locking},
     journal::Journal,
     limits::StepLimits,
     local::{ContainerStep, ExecError, Executor, StepSpec},
-    log::LogWriter,
 };
 use crate::{
     clock,
@@ -114,14 +111,6 @@ impl KubernetesExecutor {
     }
 }
 
-/// Why a step has no end of its own.
-enum Failed {
-    /// Its author or an operator can mend it.
-    People(String),
-    /// Time may mend it.
-    Machine(ExecError),
-}
-
 impl From<ExecError> for Failed {
     fn from(error: ExecError) -> Self {
         Self::Machine(error)
@@ -154,46 +143,16 @@ impl Inner {
         if cancel.is_cancelled() {
             return Ok(StepResult::cancelled(clock::now()));
         }
-        let Some(step) = &spec.container else {
-            return Err(ExecError::Spec("it says nothing about its container".into()));
-        };
-        let place = |what: String| move |e: std::io::Error| ExecError::Spec(format!("{what}: {e}"));
-        if let Some(folder) = spec.log.parent() {
-            std::fs::create_dir_all(folder).map_err(place(format!("making {}", folder.display())))?;
-        }
-        let journal =
-            Journal::new(&spec.log, spec.output_limit).map_err(place(format!("writing {}", spec.log.display())))?;
-        let started_at = clock::now();
-        let held = Held::new(&self.cluster, &self.live, spec.hold.as_deref(), spec.grace)
-            .map_err(|e| ExecError::Spec(format!("locking the workspace: {e}")))?;
-        let ended = self.to_its_end(spec, step, &held, &journal, &cancel).await;
+        let attempt = Attempt::begin(spec)?;
+        let held = Held::new(&self.cluster, &self.live, spec.hold.as_deref(), spec.grace).map_err(locking)?;
+        let ended = self.to_its_end(spec, attempt.step, &held, &attempt.journal, &cancel).await;
         let clean = held.end().await;
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(Failed::People(why)) => {
-                journal.note(&why);
-                Ended::new(StepEnd::NotStarted(why))
-            }
-            Err(Failed::Machine(error)) => {
-                journal.note(&format!("{error}"));
-                let _ = journal.with(LogWriter::finish);
-                return Err(error);
-            }
-        };
+        let job = &attempt.step.job;
+        let result = attempt.close(ended)?;
         if let Err(fault) = clean {
-            tracing::warn!(job = step.job, error = fault.words(), "what a step left in the cluster is removed later");
+            tracing::warn!(job, error = fault.words(), "what a step left in the cluster is removed later");
         }
-        let _ = journal.with(LogWriter::finish);
-        let (output_bytes, truncated) = journal.with(|log, _| (log.printed(), log.truncated()));
-        Ok(StepResult {
-            end: ended.end,
-            started_at,
-            finished_at: clock::now(),
-            cpu_ms: ended.cpu_ms,
-            peak_bytes: ended.peak_bytes,
-            output_bytes,
-            truncated,
-        })
+        Ok(result)
     }
 
     async fn to_its_end(
@@ -203,7 +162,7 @@ impl Inner {
         held: &Held,
         journal: &Journal,
         cancel: &CancellationToken,
-    ) -> Result<Ended, Failed> {
+    ) -> Result<Ended<Reason>, Failed> {
         let deadline = journal.begin.checked_add(spec.timeout);
         // Whatever was begun when it is dropped is removed by its label.
         let ready = tokio::select! {

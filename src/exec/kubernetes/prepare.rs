@@ -65,11 +65,7 @@ impl Inner {
         journal: &Journal,
     ) -> Result<Ready, Failed> {
         let Some(image) = &step.image else {
-            return Err(Failed::People(
-                "nothing says which image its steps run in, and none could be inferred: write `container:` for the app, such \
-                 as `container: maven:3-eclipse-temurin-17`"
-                    .into(),
-            ));
+            return Err(Failed::no_image());
         };
         let images = std::iter::once(image).chain(step.services.values().map(|s| &s.image));
         if let Some(wrong) = images.clone().find(|i| Reference::parse(i).is_none()) {

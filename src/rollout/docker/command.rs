@@ -28,8 +28,8 @@ use crate::{
     failpoint,
     rollout::{
         TargetError,
-        local::{CommandResult, LocalTarget, ShellCommand, service_id},
-        shared::{AWAY, LEAST_GRACE, refused},
+        local::{CommandResult, LocalTarget, service_id},
+        shared::{self, AWAY, LEAST_GRACE, refused, smoke_here},
     },
 };
 
@@ -110,7 +110,7 @@ impl DockerTarget {
                     let now = clock::now();
                     let words = format!("it could not be started: {}", explain(why.words()));
                     let result = CommandResult { ok: false, words, tail: Vec::new() };
-                    return Ok(Effect::Ran(self.report(result, now, now)));
+                    return Ok(Effect::Ran(self.report(&result, now, now)));
                 }
             }
         }
@@ -130,7 +130,7 @@ impl DockerTarget {
         let started = parse_time(state.started_at.as_deref()).unwrap_or(now);
         let ended = parse_time(state.finished_at.as_deref()).unwrap_or(now);
         let result = CommandResult { ok: code == 0 && !late, words, tail };
-        Ok(Effect::Ran(self.report(result, started, ended)))
+        Ok(Effect::Ran(self.report(&result, started, ended)))
     }
 
     /// Follows a command's output into its log until it ends, or ends it at its time limit; says whether that was
@@ -213,29 +213,13 @@ impl DockerTarget {
             self.engine.remove(&name).await?;
             return ran;
         };
-        let log = LocalTarget::command_log(&self.config.data, desired.rollout, &app.name, "smoke");
-        let cwd = log.with_extension("d");
-        fs::create_dir_all(&cwd).map_err(|e| failed(format!("{}: {e}", cwd.display())))?;
-        let command = ShellCommand { run: spec.run.clone(), cwd: cwd.clone(), env, timeout: spec.timeout, log };
-        let started = clock::now();
-        let result = runner.run(command, stop).await;
-        if let Err(e) = fs::remove_dir_all(&cwd) {
-            tracing::warn!(folder = %cwd.display(), error = %e, "a smoke test's folder can't be removed");
-        }
-        if stop.is_cancelled() && !result.ok {
-            return Err(TargetError::Stopped);
-        }
-        Ok(Effect::Ran(self.report(result, started, clock::now())))
+        let data = &self.config.data;
+        let (result, started) = smoke_here(runner.as_ref(), data, desired, &app.name, spec, env, stop).await?;
+        Ok(Effect::Ran(self.report(&result, started, clock::now())))
     }
 
-    fn report(&self, result: CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
-        CommandReport {
-            ok: result.ok,
-            words: self.mask(&result.words),
-            tail: result.tail.iter().map(|l| self.mask(l)).collect(),
-            started,
-            ended,
-        }
+    fn report(&self, result: &CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
+        shared::report(&self.config.secrets, result, started, ended)
     }
 }
 

@@ -97,7 +97,7 @@ impl DockerTarget {
             (active.is_some() && known.is_none())
                 .then(|| format!("it is served by {active:?}, which is no slot of ours"))
         });
-        Ok(ObservedApp { active: known, drift, settled: true, handover: false, slots })
+        Ok(ObservedApp { active: known, drift, settled: true, handover: false, behind: false, slots })
     }
 
     async fn slot(
@@ -136,6 +136,7 @@ impl DockerTarget {
         let mut known = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = known.look(service, slot.as_str(), wanted, &ready, clock::now());
         Ok(ObservedSlot {
+            short: false,
             running,
             wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             ready: seen.count,
@@ -161,6 +162,7 @@ impl DockerTarget {
         let mut known = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = known.look(service, slot.as_str(), ready.len(), &ready, clock::now());
         ObservedSlot {
+            short: false,
             running: routed.is_some_and(|s| s.running),
             wanted: u32::try_from(ready.len()).unwrap_or(u32::MAX),
             ready: seen.count,

@@ -55,13 +55,23 @@ impl KubernetesTarget {
                         let deployment = name(&live.deployment);
                         self.record_what_stands(&desired.key, app, &slot, deployment, Some(&door)).await?;
                     }
-                    if unmarked { self.mark(desired, epoch, app, &door, Some(&pair), None).await } else { Ok(door) }
+                    let unmarked = unmarked || annotation(&door.object, names::PAIR).is_none();
+                    if unmarked {
+                        self.mark(desired, epoch, app, &door, &[(names::PAIR, &pair)], None).await
+                    } else {
+                        Ok(door)
+                    }
                 }
             };
         }
         let selector = door.selector();
         if selector.contains_key(SLOT) {
-            return if unmarked { self.mark(desired, epoch, app, &door, None, None).await } else { Ok(door) };
+            let door = match unmarked {
+                true => self.mark(desired, epoch, app, &door, &[], None).await?,
+                false => door,
+            };
+            // A worker that died after it narrowed the Service left the rest of the way.
+            return self.retire_plain(desired, app, door, stop).await;
         }
         if !unmarked {
             // Claimed and widened by somebody: the machine sees the drift.
@@ -93,7 +103,7 @@ impl KubernetesTarget {
         epoch: Epoch,
         app: &DesiredApp,
         door: &Door,
-        pair: Option<&str>,
+        more: &[(&'static str, &str)],
         selector: Option<&Value>,
     ) -> Result<Door, TargetError> {
         let object = &door.object;
@@ -108,7 +118,7 @@ impl KubernetesTarget {
             (names::APP_OF, app.name.to_string()),
             (manifests::EPOCH, epoch.to_string()),
         ];
-        marks.extend(pair.map(|p| (names::PAIR, p.to_owned())));
+        marks.extend(more.iter().map(|(key, value)| (*key, (*value).to_owned())));
         if let Some(selector) = selector {
             steps.push(json!({"op": "replace", "path": "/spec/selector", "value": selector}));
             marks.push((names::SWITCHED, clock::now().to_string()));
@@ -145,7 +155,7 @@ impl KubernetesTarget {
         }
         let mut selector = door.selector();
         selector.insert(SLOT.to_owned(), names::NONE.to_owned());
-        self.mark(desired, epoch, app, door, None, Some(&json!(selector))).await
+        self.mark(desired, epoch, app, door, &[], Some(&json!(selector))).await
     }
 
     /// A copy of the live Deployment becomes the first slot.
@@ -197,29 +207,55 @@ impl KubernetesTarget {
                     name(live)
                 )
             };
-            tokio::select! {
-                () = stop.cancelled() => return Err(TargetError::Stopped),
-                () = tokio::time::sleep_until(deadline) => return Err(failed(why())),
-                _ = changes.changed() => {}
-            }
+            let given_up = tokio::select! {
+                () = stop.cancelled() => TargetError::Stopped,
+                () = tokio::time::sleep_until(deadline) => failed(why()),
+                _ = changes.changed() => continue,
+            };
+            // It matches the wide selector still: left there, it would answer beside what its author applies next.
+            self.cluster().delete("apps/v1", "Deployment", name(&copy), None).await?;
+            self.watched().forget(Kind::Deployment, name(&copy));
+            return Err(given_up);
         }
         let mut selector = door.selector();
         selector.insert(SLOT.to_owned(), manifests::label(slot.as_str()));
         let door = self.door_now(door).await?;
-        let door = self.mark(desired, epoch, app, &door, None, Some(&json!(selector))).await?;
+        // In one change with the mark of what is left to do.
+        let marks = [(names::TAKEN, name(live))];
+        let door = self.mark(desired, epoch, app, &door, &marks, Some(&json!(selector))).await?;
         failpoint::hit("kubernetes.adopt.after_narrow");
-        if let Some(record) = self.read_record(&desired.key, &app.name, &slot).await?
-            && let Some(scaler) = &record.autoscaler
+        self.retire_plain(desired, app, door, stop).await
+    }
+
+    /// The end of taking over a plain Deployment, once its Service leads to the copy alone: its autoscaler follows, and it is
+    /// stopped when every node's proxy had time to follow.
+    async fn retire_plain(
+        &self,
+        desired: &Desired,
+        app: &DesiredApp,
+        door: Door,
+        stop: &CancellationToken,
+    ) -> Result<Door, TargetError> {
+        let Some(plain) = annotation(&door.object, names::TAKEN).map(str::to_owned) else { return Ok(door) };
+        let found = self.slots(&desired.key, &app.name, Some(&door), None);
+        if let Active::Slot(slot) = Self::active(&door, &found, None)
+            && let Some(scaler) = self.read_record(&desired.key, &app.name, &slot).await?.and_then(|r| r.autoscaler)
         {
-            self.cluster().apply(scaler).await?;
+            self.cluster().apply(&scaler).await?;
         }
+        let since = door.switched_at().map(|at| clock::now().duration_since(at).unsigned_abs()).unwrap_or_default();
         tokio::select! {
-            () = stop.cancelled() => {}
-            // Every node's proxy must have followed until the plain one is stopped.
-            () = tokio::time::sleep(self.config.settle) => {}
+            () = stop.cancelled() => return Err(TargetError::Stopped),
+            () = tokio::time::sleep(self.config.settle.saturating_sub(since)) => {}
         }
-        self.scale(name(live), 0).await?;
-        Ok(door)
+        if self.watched().get(Kind::Deployment, &plain).is_some() {
+            self.scale(&plain, 0).await?;
+        }
+        failpoint::hit("kubernetes.adopt.after_stop");
+        let fields = json!({"metadata": {"annotations": {names::TAKEN: null}}});
+        let made = self.cluster().merge("v1", "Service", door.name(), &fields).await?;
+        self.watched().remember(Kind::Service, made.clone());
+        Ok(Door { object: Object::new(made), web: true })
     }
 
     /// A worker's Deployment from before us counts as a slot.

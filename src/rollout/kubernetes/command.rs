@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     KubernetesTarget, failed,
-    look::{door_of_preview, name, number, text},
+    look::{door_of_preview, is_over, name, number, object_label, text},
     names, put,
 };
 use crate::{
     clock,
-    cluster::{Fault, KIND, Kind},
+    cluster::{Fault, KIND, Kind, Object},
     domain::{
         ids::{AppName, Epoch},
         rollout::{CommandReport, CommandSpec, Desired, DesiredApp, Effect},
@@ -25,7 +25,8 @@ use crate::{
     manifests::{self, SlotOrder, object_name},
     rollout::{
         TargetError,
-        local::{CommandResult, LocalTarget, ShellCommand},
+        local::{CommandResult, LocalTarget},
+        shared::{self, smoke_here},
     },
 };
 
@@ -35,8 +36,10 @@ const TAIL: usize = 30;
 const OUTPUT_LIMIT: i64 = 50 * 1024 * 1024;
 /// A Job's pod may take so long to be made and scheduled, beyond the command's own time limit.
 const SLACK: Duration = Duration::from_secs(120);
-/// Between two looks at a Job, where no watch tells of it.
-const LOOK: Duration = Duration::from_millis(500);
+/// A Job is looked at when a pod changes; and so often, because its own end comes after its pod's and no watch tells of it.
+const LOOK: Duration = Duration::from_millis(100);
+/// While its pod goes on, that often at the least.
+const SELDOM: Duration = Duration::from_secs(5);
 
 impl KubernetesTarget {
     /// Runs the app's `pre_deploy`. The Job's name follows from the rollout, so a later worker waits for it, or reads its
@@ -87,14 +90,16 @@ impl KubernetesTarget {
             Err(Fault::Refused(why)) => {
                 let now = clock::now();
                 let words = format!("it could not be started: {why}");
-                return Ok(Effect::Ran(self.report(CommandResult { ok: false, words, tail: Vec::new() }, now, now)));
+                return Ok(Effect::Ran(self.report(&CommandResult { ok: false, words, tail: Vec::new() }, now, now)));
             }
             Err(other) => return Err(other.into()),
         }
         failpoint::hit("kubernetes.command.after_create");
         let deadline = tokio::time::Instant::now() + limit + SLACK;
         let mut trouble = None;
+        let mut changes = self.watched().changes();
         let found = loop {
+            changes.mark_unchanged();
             let found = self.cluster().read("batch/v1", "Job", name(job)).await?;
             let found = found.ok_or_else(|| failed(format!("the Job {} is gone", name(job))))?;
             if ended(&found).is_some() {
@@ -111,9 +116,10 @@ impl KubernetesTarget {
                     let why = trouble.unwrap_or_else(|| "its pod did not come to an end".to_owned());
                     let now = clock::now();
                     let result = CommandResult { ok: false, words: format!("given up: {why}"), tail: Vec::new() };
-                    return Ok(Effect::Ran(self.report(result, now, now)));
+                    return Ok(Effect::Ran(self.report(&result, now, now)));
                 }
-                () = tokio::time::sleep(LOOK) => {}
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(if self.pod_of(name(job)).is_some_and(|p| is_over(&p)) { LOOK } else { SELDOM }) => {}
             }
         };
         let log = LocalTarget::command_log(&self.config.data, desired.rollout, app, what);
@@ -130,22 +136,23 @@ impl KubernetesTarget {
         let time = |pointer: &str| text(&found, pointer).parse::<Timestamp>().ok();
         let started = time("/status/startTime").unwrap_or_else(clock::now);
         let end = time("/status/completionTime").unwrap_or_else(clock::now);
-        Ok(Effect::Ran(self.report(CommandResult { ok, words, tail }, started, end)))
+        Ok(Effect::Ran(self.report(&CommandResult { ok, words, tail }, started, end)))
+    }
+
+    /// A Job's pod: it makes one, and none after it.
+    fn pod_of(&self, job: &str) -> Option<Object> {
+        self.watched().all(Kind::Pod).into_iter().find(|p| object_label(p, "job-name") == Some(job))
     }
 
     /// Why a Job's pod does not start, as far as the pod itself tells.
     fn why_job(&self, job: &str) -> Option<String> {
-        let pods = self.watched().all(Kind::Pod);
-        let pod = pods.iter().find(|p| super::look::object_label(p, "job-name") == Some(job))?;
-        manifests::why(pod, &[], None).map(|w| self.mask(&w))
+        let pod = self.pod_of(job)?;
+        manifests::why(&pod, &[], None).map(|w| self.mask(&w))
     }
 
     /// The output of a Job's pod into its log, `MS\tTEXT` a line; its exit code with the reason, and its last lines.
     async fn output(&self, job: &str, path: &std::path::Path) -> (Option<(u32, &'static str)>, Vec<String>) {
-        let pods = self.watched().all(Kind::Pod);
-        let Some(pod) = pods.iter().find(|p| super::look::object_label(p, "job-name") == Some(job)) else {
-            return (None, Vec::new());
-        };
+        let Some(pod) = self.pod_of(job) else { return (None, Vec::new()) };
         let terminated = pod.pointer("/status/containerStatuses/0/state/terminated");
         let code = terminated.and_then(|t| {
             let reason = if text(t, "/reason") == "OOMKilled" { "OOMKilled" } else { "" };
@@ -161,7 +168,7 @@ impl KubernetesTarget {
                 fs::create_dir_all(folder)?;
             }
             let mut file = std::io::BufWriter::new(fs::File::create(path)?);
-            let stream = api.log_stream(name(pod), &params).await.map_err(std::io::Error::other)?;
+            let stream = api.log_stream(name(&pod), &params).await.map_err(std::io::Error::other)?;
             let mut lines = stream.lines();
             while let Some(line) = lines.try_next().await? {
                 let (at, rest) = line.split_once(' ').unwrap_or(("", &line));
@@ -205,36 +212,20 @@ impl KubernetesTarget {
             self.cluster().delete("batch/v1", "Job", name(&job), None).await?;
             return ran;
         };
-        let mut env = app.spec.env.clone();
+        let mut env = put::environment(desired, app);
         for secret in &app.spec.secrets {
             let value = self.config.secrets.get(secret).ok_or_else(|| self.not_granted(desired, secret))?;
             env.insert(secret.clone(), secrecy::ExposeSecret::expose_secret(value).to_owned());
         }
         env.insert("URL".to_owned(), format!("http://{address}"));
         env.insert("PORT".to_owned(), address.port().to_string());
-        let log = LocalTarget::command_log(&self.config.data, desired.rollout, &app.name, "smoke");
-        let cwd = log.with_extension("d");
-        fs::create_dir_all(&cwd).map_err(|e| failed(format!("{}: {e}", cwd.display())))?;
-        let command = ShellCommand { run: spec.run.clone(), cwd: cwd.clone(), env, timeout: spec.timeout, log };
-        let started = clock::now();
-        let result = runner.run(command, stop).await;
-        if let Err(e) = fs::remove_dir_all(&cwd) {
-            tracing::warn!(folder = %cwd.display(), error = %e, "a smoke test's folder can't be removed");
-        }
-        if stop.is_cancelled() && !result.ok {
-            return Err(TargetError::Stopped);
-        }
-        Ok(Effect::Ran(self.report(result, started, clock::now())))
+        let data = &self.config.data;
+        let (result, started) = smoke_here(runner.as_ref(), data, desired, &app.name, spec, env, stop).await?;
+        Ok(Effect::Ran(self.report(&result, started, clock::now())))
     }
 
-    fn report(&self, result: CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
-        CommandReport {
-            ok: result.ok,
-            words: self.mask(&result.words),
-            tail: result.tail.iter().map(|l| self.mask(l)).collect(),
-            started,
-            ended,
-        }
+    fn report(&self, result: &CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
+        shared::report(&self.config.secrets, result, started, ended)
     }
 }
 

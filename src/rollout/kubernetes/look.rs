@@ -180,6 +180,10 @@ impl KubernetesTarget {
                 _ => BTreeMap::new(),
             };
             base.remove(&pair);
+            // Other labels may follow the colour.
+            let workloads: Vec<&Value> = manifests.iter().flat_map(|m| m.workloads()).collect();
+            let has = |w: &Value, k: &str| member(w, "/spec/template/metadata/labels", k).map(str::to_owned);
+            base.retain(|k, _| workloads.windows(2).all(|two| has(two[0], k) == has(two[1], k)));
             let found = deployments.into_iter().filter_map(|deployment| {
                 let labels = texts(&deployment, "/spec/template/metadata/labels");
                 let colour = labels.get(&pair)?.clone();
@@ -215,13 +219,14 @@ impl KubernetesTarget {
             };
         }
         let selector = door.selector();
-        let mend = "put it back by hand, or deploy with `--repair` to point it at the slot that was live last";
+        let mend = format!("put it back by hand (`kubectl edit service {}`), then deploy again", door.name());
         if selector.is_empty() {
             return Active::Drift(format!("the Service {} has no selector any more: {mend}", door.name()));
         }
         if let Some(pair) = pair_label(manifests, Some(door)) {
             let up: Vec<_> = slots.iter().filter(|s| s.is_up()).collect();
             return match selector.get(&pair) {
+                Some(colour) if colour == names::NONE => Active::Nothing,
                 Some(colour) => match slots.iter().find(|s| s.colour.as_ref() == Some(colour)) {
                     Some(found) => Active::Slot(found.slot.clone()),
                     None if up.is_empty() => Active::Nothing,
@@ -264,23 +269,67 @@ impl KubernetesTarget {
             .partition(|pod| annotation(pod, SLOT).map(str::to_owned) == wanted)
     }
 
-    /// The ready pods that a Service leads to, by UID, without those that end; and whether its endpoints are known at all.
+    /// The ready pods that a Service leads to by all of its ports, by UID, without those that end.
     pub(super) fn endpoints(&self, service: &str) -> BTreeSet<String> {
-        let slices = self.watched().all(Kind::EndpointSlice);
-        let of = slices.iter().filter(|s| object_label(s, "kubernetes.io/service-name") == Some(service));
-        let endpoints = of.flat_map(|s| s.get("endpoints").and_then(Value::as_array).into_iter().flatten());
-        endpoints
-            .filter(|e| {
-                let is = |key: &str| e.pointer(&format!("/conditions/{key}")).and_then(Value::as_bool);
-                is("ready") != Some(false) && is("terminating") != Some(true)
-            })
-            .map(|e| text(e, "/targetRef/uid").to_owned())
-            .collect()
+        let slices = self.slices(service);
+        let wanted = self.port_names(service);
+        // Pods that lack a port of the Service stand in a slice without it ("EndpointSlice").
+        let of = slices.iter().filter(|s| wanted.is_subset(&port_names(s.get("ports"))));
+        ready_endpoints(of.map(|s| &**s))
     }
 }
 
+impl KubernetesTarget {
+    fn slices(&self, service: &str) -> Vec<Object> {
+        let mut slices = self.watched().all(Kind::EndpointSlice);
+        slices.retain(|s| object_label(s, "kubernetes.io/service-name") == Some(service));
+        slices
+    }
+
+    fn port_names(&self, service: &str) -> BTreeSet<String> {
+        let service = self.watched().get(Kind::Service, service);
+        port_names(service.as_ref().and_then(|s| s.pointer("/spec/ports")))
+    }
+
+    /// Why pods are ready and yet would get no request: a port of the Service that none of their containers has.
+    pub(super) fn lost_port(&self, service: &str) -> Option<String> {
+        let wanted = self.port_names(service);
+        let slices = self.slices(service);
+        let mut filled =
+            slices.iter().filter(|s| s.get("endpoints").and_then(Value::as_array).is_some_and(|e| !e.is_empty()));
+        let lost = filled.find_map(|s| wanted.difference(&port_names(s.get("ports"))).next().cloned())?;
+        let known = self.watched().get(Kind::Service, service)?;
+        let ports = known.pointer("/spec/ports")?.as_array()?;
+        let port = ports.iter().find(|p| text(p, "/name") == lost)?;
+        Some(format!(
+            "its pods are ready, and none of their containers has the port `{}` that port {} of the Service leads to \
+             (`targetPort`): the names in both must be the same",
+            port.get("targetPort").map(|t| t.to_string().trim_matches('"').to_owned()).unwrap_or_default(),
+            number(port, "/port").unwrap_or_default(),
+        ))
+    }
+}
+
+/// The pods in EndpointSlices that get requests, by UID, without those that end.
+pub(super) fn ready_endpoints<'v>(slices: impl Iterator<Item = &'v Value>) -> BTreeSet<String> {
+    let endpoints = slices.flat_map(|s| s.get("endpoints").and_then(Value::as_array).into_iter().flatten());
+    endpoints
+        .filter(|e| {
+            let is = |key: &str| e.pointer(&format!("/conditions/{key}")).and_then(Value::as_bool);
+            is("ready") != Some(false) && is("terminating") != Some(true)
+        })
+        .map(|e| text(e, "/targetRef/uid").to_owned())
+        .collect()
+}
+
+/// Names of ports; a port without one has the name "".
+fn port_names(ports: Option<&Value>) -> BTreeSet<String> {
+    let ports = ports.and_then(Value::as_array);
+    ports.into_iter().flatten().map(|p| text(p, "/name").to_owned()).collect()
+}
+
 /// A pod that ended for good: of a Job, or evicted. It is nobody's copy.
-fn is_over(pod: &Value) -> bool {
+pub(super) fn is_over(pod: &Value) -> bool {
     matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }
 

@@ -42,7 +42,7 @@ use crate::{
     docker::pull::Logins,
     domain::{
         ids::{AppName, Epoch, Slot},
-        rollout::{Action, Desired, Effect, EnvironmentKey, Live, ManifestPolicy, Observed},
+        rollout::{Action, Desired, Effect, EnvironmentKey, Live, Observed},
     },
 };
 
@@ -59,8 +59,6 @@ pub struct KubernetesConfig {
     pub repository: String,
     /// The operator's logins at registries: the cluster pulls with them.
     pub logins: Logins,
-    /// What manifests may do.
-    pub policy: ManifestPolicy,
     /// Runs smoke tests on the server's own host, where the repository may. None: they run as Jobs in the new image.
     pub runner: Option<Arc<dyn CommandRunner>>,
     /// After a flip, every node's proxy has so long to follow: [`SETTLE`].

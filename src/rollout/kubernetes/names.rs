@@ -33,6 +33,10 @@ pub(super) const PLAIN: &str = "switchover.dev/plain";
 pub(super) const HAD: &str = "switchover.dev/replicas";
 /// Annotation of an autoscaler in the minutes after a switch: it must not shrink what it knows nothing of yet.
 pub(super) const HANDOVER: &str = "switchover.dev/hand-over";
+/// Annotation of a Service that went back: the slot it left, until what goes along with the one it points at has followed.
+pub(super) const BEHIND: &str = "switchover.dev/behind";
+/// Annotation of a Service that was narrowed to the copy of a plain Deployment: its name, until that is stopped.
+pub(super) const TAKEN: &str = "switchover.dev/taken-over";
 /// The slot of a Service that points at nothing yet.
 pub(super) const NONE: &str = "none";
 
@@ -75,5 +79,5 @@ pub(super) fn pull(key: &EnvironmentKey) -> String {
 
 /// The Service that shows which of the new slot's pods would be reached.
 pub(super) fn preview(service: &str) -> String {
-    object_name(&format!("{service}-preview"), 63)
+    object_name(&format!("{service}-switchover-preview"), 63)
 }

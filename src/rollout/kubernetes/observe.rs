@@ -88,11 +88,12 @@ impl KubernetesTarget {
         }
         let settled = !door.web || live.is_none_or(|live| self.settled(door, live));
         let handover = self.in_handover(manifests);
-        ObservedApp { active, drift, settled, handover, slots }
+        let behind = annotation(&door.object, names::BEHIND).is_some();
+        ObservedApp { active, drift, settled, handover, behind, slots }
     }
 
     /// How large the live slot is right now.
-    fn size(&self, found: &Found) -> u32 {
+    pub(super) fn size(&self, found: &Found) -> u32 {
         let ready = self.pods(found).0.iter().filter(|p| is_ready(p)).count();
         replicas(&found.deployment).max(u32::try_from(ready).unwrap_or(u32::MAX))
     }
@@ -138,11 +139,12 @@ impl KubernetesTarget {
         let wanted = if autoscaled && is_new { asked.max(least) } else { asked };
         let alive: Vec<&Object> = pods.iter().filter(|p| !is_ending(p)).collect();
         let mut ready: Vec<&Object> = alive.iter().copied().filter(|p| is_ready(p)).collect();
-        let mut why = None;
+        let (mut why, mut lost_port) = (None, None);
         if is_new && door.web {
             // Proven by the endpoints that the flip will lead to: nobody else's pods, and all of ours.
             let preview = names::preview(door.name());
             let reached = self.endpoints(&preview);
+            lost_port = self.lost_port(&preview);
             let strange = strangers.iter().any(|p| is_ready(p));
             if strange || reached.iter().any(|uid| !pods.iter().any(|p| text(p, "/metadata/uid") == uid)) {
                 why = Some("pods of the release before answer under its labels still".to_owned());
@@ -153,7 +155,10 @@ impl KubernetesTarget {
         ready.sort_by_key(|p| text(p, "/metadata/uid").to_owned());
         let up = asked > 0;
         if why.is_none() && up && (ready.len() as u64) < u64::from(wanted) {
-            why = self.why(found, &alive).await;
+            why = match lost_port.filter(|_| alive.iter().all(|p| is_ready(p))) {
+                Some(words) => Some(words),
+                None => self.why(found, &alive).await,
+            };
         }
         let switched = door.switched_at().filter(|_| !is_active && door.web);
         let pinned = switched.map_or(0, |at| pods.iter().filter(|p| !is_ending(p) && made_before(p, at)).count());
@@ -165,6 +170,7 @@ impl KubernetesTarget {
         ObservedSlot {
             running: up,
             wanted,
+            short: asked < wanted,
             ready: seen.count,
             ready_since: seen.since,
             unready_since: seen.unready_since,

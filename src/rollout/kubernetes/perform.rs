@@ -13,7 +13,7 @@ use crate::{
     domain::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
-        rollout::{Action, AppManifests, Desired, DesiredApp, Effect, EnvironmentKey, Live},
+        rollout::{Action, AppManifests, Desired, DesiredApp, Effect, EnvironmentKey, Live, Shape},
     },
     failpoint,
     manifests::{self, EPOCH, SLOT, label},
@@ -55,6 +55,11 @@ impl KubernetesTarget {
                 let app = find(app)?;
                 self.fence(&desired.key, app, epoch).await?;
                 self.recycle(&desired.key, app, slot).await.map(|()| Effect::Done)
+            }
+            Action::Follow { app } => {
+                let app = find(app)?;
+                let door = self.fence(&desired.key, app, epoch).await?;
+                self.follow(&desired.key, app, &door).await.map(|()| Effect::Done)
             }
             Action::Finish { app } => {
                 let app = find(app)?;
@@ -164,10 +169,12 @@ impl KubernetesTarget {
                 failed(format!("nobody says at which port {} listens: write `port:` for it, or a Service", app.name))
             })?;
             let mut service = service;
-            let colour = self.colour(desired, app)?;
             let none = Slot::new(names::NONE).map_err(|e| failed(e.to_string()))?;
-            service["spec"]["selector"] = json!(manifests::selector(manifests, &none, colour.as_deref()));
+            service["spec"]["selector"] = json!(manifests::selector(manifests, &none, Some(names::NONE)));
             merge_into(&mut service, "annotations", &annotations);
+            if let Shape::Pair { label, .. } = &manifests.shape {
+                merge_into(&mut service, "annotations", &json!({names::PAIR: label}));
+            }
             service
         } else {
             json!({
@@ -240,21 +247,21 @@ impl KubernetesTarget {
             Active::Drift(words) => return Err(failed(words)),
             Active::Slot(_) | Active::Nothing => {}
         }
-        if let Some(found) = found.iter().find(|f| &f.slot == slot) {
+        let found = found.iter().find(|f| &f.slot == slot);
+        // The Deployment last: while it is there, whoever comes after a worker that died here knows that this is not done.
+        self.clear(key, app, slot, found.filter(|f| !is_authors(&door, f))).await?;
+        failpoint::hit("kubernetes.slot.after_clear");
+        if let Some(found) = found {
             self.take_down(&door, found).await?;
         }
-        failpoint::hit("kubernetes.slot.after_remove");
-        self.clear(key, app, slot).await?;
         self.forget_looks(key, app, slot);
         Ok(())
     }
 
     async fn take_down(&self, door: &Door, found: &Found) -> Result<(), TargetError> {
         let deployment = name(&found.deployment);
-        let authors = found.colour.is_some()
-            || annotation(&door.object, names::PLAIN).is_some_and(|p| p.starts_with(&format!("{deployment} ")));
-        if authors {
-            // It has the author's name and stays; only its pods go.
+        if is_authors(door, found) {
+            // It stays; only its pods go.
             return self.scale(deployment, 0).await;
         }
         let uid = text(&found.deployment, "/metadata/uid");
@@ -263,8 +270,14 @@ impl KubernetesTarget {
         Ok(())
     }
 
-    /// Removes what belonged to a slot alone, and configuration that no Deployment names any more.
-    async fn clear(&self, key: &EnvironmentKey, app: &AppName, slot: &Slot) -> Result<(), TargetError> {
+    /// Removes what belonged to a slot alone, and configuration that no Deployment but the one that `goes` names any more.
+    async fn clear(
+        &self,
+        key: &EnvironmentKey,
+        app: &AppName,
+        slot: &Slot,
+        goes: Option<&Found>,
+    ) -> Result<(), TargetError> {
         let cluster = self.cluster();
         cluster.delete("v1", "Secret", &names::record(key, app, slot), None).await?;
         cluster.delete("v1", "Secret", &names::secret(key, app, slot), None).await?;
@@ -273,8 +286,9 @@ impl KubernetesTarget {
         for budget in self.listed("policy/v1", "PodDisruptionBudget", &of).await? {
             cluster.delete("policy/v1", "PodDisruptionBudget", name(&budget), None).await?;
         }
-        let used: Vec<(String, String)> =
-            self.watched().all(Kind::Deployment).iter().flat_map(|d| manifests::config_names(d)).collect();
+        let all = self.watched().all(Kind::Deployment);
+        let stay = all.iter().filter(|d| goes.is_none_or(|g| name(&g.deployment) != name(d)));
+        let used: Vec<(String, String)> = stay.flat_map(|d| manifests::config_names(d)).collect();
         let configs = names::labels(cluster, key, app, "config");
         for kind in ["ConfigMap", "Secret"] {
             for config in self.listed("v1", kind, &configs).await? {
@@ -297,6 +311,12 @@ impl KubernetesTarget {
         let params = kube::api::ListParams::default().labels(&selector.join(","));
         Ok(self.cluster().list(api_version, kind, &params).await?)
     }
+}
+
+/// Whether a slot's Deployment has the name that its author gave it: such a one stays for ever.
+fn is_authors(door: &Door, found: &Found) -> bool {
+    let plain = annotation(&door.object, names::PLAIN).and_then(|p| p.split_once(' '));
+    found.colour.is_some() || plain.is_some_and(|(known, _)| known == name(&found.deployment))
 }
 
 pub(super) fn stale(door: &Door, known: Epoch) -> TargetError {

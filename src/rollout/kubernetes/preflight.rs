@@ -33,6 +33,10 @@ impl KubernetesTarget {
                 TargetError::Unreachable(why)
             }
         })?;
+        if desired.kind == Way::Rollback {
+            // The way back is not held up by anything that a look could find.
+            return Ok(Effect::Done);
+        }
         for app in &desired.apps {
             for secret in &app.spec.secrets {
                 if !self.config.secrets.contains_key(secret) {
@@ -41,10 +45,6 @@ impl KubernetesTarget {
             }
             put::image(app)?;
             put::manifests_of(app)?;
-        }
-        if desired.kind == Way::Rollback {
-            // The way back is not held up by anything that a look could find.
-            return Ok(Effect::Done);
         }
         let missing = self.cluster().missing_rights().await.map_err(TargetError::from)?;
         if !missing.is_empty() {

@@ -31,6 +31,15 @@ pub(super) fn image(app: &DesiredApp) -> Result<String, TargetError> {
     Ok(format!("{image}@{}", app.digest))
 }
 
+/// What every slot and every command of a release finds in its environment, besides the secrets.
+pub(super) fn environment(desired: &Desired, app: &DesiredApp) -> BTreeMap<String, String> {
+    let mut env = app.spec.env.clone();
+    env.insert("SWITCHOVER_RELEASE".to_owned(), app.slot.to_string());
+    env.insert("SWITCHOVER_ENVIRONMENT".to_owned(), desired.key.environment.to_string());
+    env.insert("SWITCHOVER_COMMIT".to_owned(), desired.commit.to_string());
+    env
+}
+
 pub(super) fn manifests_of(app: &DesiredApp) -> Result<&AppManifests, TargetError> {
     app.spec.manifests.as_deref().ok_or_else(|| failed(format!("{} has no manifests", app.name)))
 }
@@ -71,9 +80,7 @@ impl KubernetesTarget {
         app: &DesiredApp,
         replicas: Option<u32>,
     ) -> Result<SlotOrder, TargetError> {
-        let mut env = app.spec.env.clone();
-        env.insert("SWITCHOVER_RELEASE".to_owned(), app.slot.as_str().to_owned());
-        env.insert("SWITCHOVER_ENVIRONMENT".to_owned(), desired.key.environment.as_str().to_owned());
+        let env = environment(desired, app);
         let secret = (!app.spec.secrets.is_empty()).then(|| SecretEnv {
             name: names::secret(&desired.key, &app.name, &app.slot),
             keys: app.spec.secrets.clone(),
@@ -88,7 +95,7 @@ impl KubernetesTarget {
             replicas,
             pull_secrets: self.login(app).map(|_| names::pull(&desired.key)).into_iter().collect(),
             command: app.spec.start.as_deref().map(start_command),
-            port: app.spec.port,
+            port: app.spec.port.or_else(|| manifests::container_port(manifests_of(app).ok()?)),
             health: app.spec.health.clone(),
             epoch,
         })

@@ -5,9 +5,13 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{KubernetesTarget, look::Door, names};
+use super::{
+    KubernetesTarget,
+    look::{Door, object_label},
+    names,
+};
 use crate::{
-    cluster::Fault,
+    cluster::{Fault, KIND, OWNER},
     domain::{
         ids::{AppName, Slot},
         rollout::{DesiredApp, EnvironmentKey},
@@ -73,6 +77,9 @@ impl KubernetesTarget {
         slot: &Slot,
     ) -> Result<Option<Record>, Fault> {
         let found = self.cluster().read("v1", "Secret", &names::record(key, app, slot)).await?;
+        let is = |s: &Value, key: &str, value: &str| object_label(s, key) == Some(value);
+        // Nobody else's under that name.
+        let found = found.filter(|s| is(s, OWNER, self.cluster().owner()) && is(s, KIND, names::RECORD));
         let data = found.as_ref().and_then(|s| s.get("data")?.get(KEY)?.as_str());
         let bytes = data.and_then(|d| base64::engine::general_purpose::STANDARD.decode(d).ok());
         Ok(bytes.and_then(|b| serde_json::from_slice(&b).ok()))
@@ -110,8 +117,8 @@ impl KubernetesTarget {
                 shared.push(manifests::stripped(&live));
             }
         }
-        let autoscaler = match manifests.and_then(|m| m.autoscaler.as_ref()) {
-            Some(wanted) => self.live_of(wanted).await?.map(|live| manifests::stripped(&live)).map(|mut scaler| {
+        let autoscaler = match manifests.and_then(|m| manifests::autoscaler(m, deployment)) {
+            Some(wanted) => self.live_of(&wanted).await?.map(|live| manifests::stripped(&live)).map(|mut scaler| {
                 scaler["spec"]["scaleTargetRef"] =
                     json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment});
                 scaler

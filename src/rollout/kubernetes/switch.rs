@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     KubernetesTarget, failed,
-    look::{self, Active, Door, annotation, name, object_label, text},
+    look::{self, Active, Door, annotation, name, object_label, replicas, text},
     names,
     perform::{merge_into, pointer_to, stale},
     put,
@@ -63,32 +63,102 @@ impl KubernetesTarget {
             failpoint::hit("kubernetes.switch.after_shared");
         }
         let at = match door.switched_at().filter(|_| there) {
-            Some(at) => at,
+            Some(at) => {
+                // It was never flipped, or is back already; what goes along with the slot may be the other's still.
+                if !forward && record.is_some() && desired.kind == Way::Release {
+                    self.mark_behind(&door, &app.slot).await?;
+                }
+                at
+            }
             None => {
+                if forward {
+                    self.still_there(&door, target).await?;
+                }
                 let selector = manifests::selector(manifests, to, target.colour.as_deref());
-                let at = clock::now();
-                self.flip(&door, epoch, to, &json!(selector), record.as_ref(), at).await?
+                let none = Slot::new(names::NONE).map_err(|e| failed(e.to_string()))?;
+                let behind = (!forward && record.is_some()).then(|| from.unwrap_or(&none));
+                self.flip(&door, epoch, to, &json!(selector), record.as_ref(), behind).await?
             }
         };
         failpoint::hit("kubernetes.switch.after_flip");
-        if let Some(record) = &record {
-            if !forward {
-                self.apply_shared(&desired.key, app, record, false).await?;
-            }
-            self.apply_shared(&desired.key, app, record, true).await?;
-            self.hand_over(record).await?;
-            let left = match from {
-                Some(from) => self.read_record(&desired.key, &app.name, from).await?,
-                None => None,
-            };
-            if let Some(left) = left {
-                self.prune(&left, record).await?;
-            }
+        if let Some(record) = record.as_ref().filter(|_| forward) {
+            self.bring(&desired.key, app, record, from).await?;
         }
         Ok(Effect::Switched { at })
     }
 
-    /// One change: the whole selector, the ports if they differ, our epoch, and when. Whoever changed the Service in
+    /// The last look before the flip, at the API server itself: the slot may have died since the rollout looked.
+    async fn still_there(&self, door: &Door, target: &look::Found) -> Result<(), TargetError> {
+        let preview = names::preview(door.name());
+        let params = kube::api::ListParams::default().labels(&format!("kubernetes.io/service-name={preview}"));
+        let slices = self.cluster().list("discovery.k8s.io/v1", "EndpointSlice", &params).await?;
+        let ready = look::ready_endpoints(slices.iter());
+        let wanted = replicas(&target.deployment) as usize;
+        if ready.len() < wanted {
+            let words = format!("only {} of {wanted} copies are ready right before the switch", ready.len());
+            return Err(TargetError::Unreachable(words));
+        }
+        Ok(())
+    }
+
+    /// What goes along with a slot and comes after the flip.
+    pub(super) async fn bring(
+        &self,
+        key: &EnvironmentKey,
+        app: &DesiredApp,
+        record: &Record,
+        left: Option<&Slot>,
+    ) -> Result<(), TargetError> {
+        self.apply_shared(key, app, record, true).await?;
+        self.hand_over(key, app, record).await?;
+        let left = match left {
+            Some(left) => self.read_record(key, &app.name, left).await?,
+            None => None,
+        };
+        // What serves does so without it: no reason to take a good release back.
+        if let Some(left) = left
+            && let Err(error) = self.prune(&left, record).await
+        {
+            tracing::warn!(app = %app.name, %error, "objects that left the manifests can't be removed; delete them by hand");
+        }
+        Ok(())
+    }
+
+    async fn mark_behind(&self, door: &Door, left: &Slot) -> Result<(), TargetError> {
+        let fields = json!({"metadata": {"annotations": {names::BEHIND: left.as_str()}}});
+        let made = self.cluster().merge("v1", "Service", door.name(), &fields).await?;
+        self.watched().remember(Kind::Service, made);
+        Ok(())
+    }
+
+    /// Brings what goes along with the slot that a Service went back to, and takes the mark from it.
+    pub(super) async fn follow(&self, key: &EnvironmentKey, app: &DesiredApp, door: &Door) -> Result<(), TargetError> {
+        let Some(mark) = annotation(&door.object, names::BEHIND) else { return Ok(()) };
+        let manifests = app.spec.manifests.as_deref();
+        let found = self.slots(key, &app.name, Some(door), manifests);
+        if let Active::Slot(active) = Self::active(door, &found, manifests)
+            && let Some(record) = self.read_record(key, &app.name, &active).await?
+        {
+            let left = Slot::new(mark).ok();
+            // First the pointer, then the size: all requests are its own again.
+            if let Some(serves) = found.iter().find(|f| f.slot == active)
+                && let Some(other) = found.iter().find(|f| Some(&f.slot) == left.as_ref())
+                && self.size(other) > replicas(&serves.deployment)
+            {
+                self.scale(name(&serves.deployment), self.size(other)).await?;
+            }
+            self.apply_shared(key, app, &record, false).await?;
+            self.bring(key, app, &record, left.as_ref()).await?;
+        }
+        let path = pointer_to("/metadata/annotations", names::BEHIND);
+        let steps = json!([{"op": "test", "path": path, "value": mark}, {"op": "remove", "path": path}]);
+        let made = self.cluster().patch("v1", "Service", door.name(), &steps).await?;
+        self.watched().remember(Kind::Service, made);
+        Ok(())
+    }
+
+    /// One change: the whole selector, the ports if they differ, our epoch, when, and, on the way back, the slot that is
+    /// left `behind`. Whoever changed the Service in
     /// between makes it fail; then it is read back.
     async fn flip(
         &self,
@@ -97,9 +167,9 @@ impl KubernetesTarget {
         to: &Slot,
         selector: &Value,
         record: Option<&Record>,
-        at: Timestamp,
+        behind: Option<&Slot>,
     ) -> Result<Timestamp, TargetError> {
-        let object = &door.object;
+        let (object, at) = (&door.object, clock::now());
         let mut steps = vec![
             json!({"op": "test", "path": "/metadata/resourceVersion", "value": text(object, "/metadata/resourceVersion")}),
             json!({"op": "test", "path": "/spec/selector", "value": object.pointer("/spec/selector")}),
@@ -116,6 +186,12 @@ impl KubernetesTarget {
         steps.push(json!({"op": "replace", "path": "/spec/selector", "value": selector}));
         for (key, value) in [(EPOCH, epoch.to_string()), (names::SWITCHED, at.to_string())] {
             steps.push(json!({"op": "add", "path": pointer_to("/metadata/annotations", key), "value": value}));
+        }
+        let mark = pointer_to("/metadata/annotations", names::BEHIND);
+        match behind {
+            Some(left) => steps.push(json!({"op": "add", "path": mark, "value": left.as_str()})),
+            None if annotation(object, names::BEHIND).is_some() => steps.push(json!({"op": "remove", "path": mark})),
+            None => {}
         }
         if let Some(ports) = record.and_then(|r| r.service.as_ref()).and_then(|s| changed_ports(object, s)) {
             steps.push(json!({"op": "replace", "path": "/spec/ports", "value": ports}));
@@ -144,7 +220,7 @@ impl KubernetesTarget {
 
     /// Applies the objects that are no part of a slot: Services after the flip, all others before it. `services`: which
     /// half.
-    async fn apply_shared(
+    pub(super) async fn apply_shared(
         &self,
         key: &EnvironmentKey,
         app: &DesiredApp,
@@ -187,9 +263,10 @@ impl KubernetesTarget {
 
     /// Points the autoscaler at the slot that serves now. It may not shrink it until the watch is over: its figures are
     /// of pods that had no requests a moment ago.
-    async fn hand_over(&self, record: &Record) -> Result<(), TargetError> {
+    async fn hand_over(&self, key: &EnvironmentKey, app: &DesiredApp, record: &Record) -> Result<(), TargetError> {
         let Some(scaler) = &record.autoscaler else { return Ok(()) };
         let mut scaler = scaler.clone();
+        self.claim_scaler(key, app, &mut scaler).await?;
         scaler["spec"]["behavior"]["scaleDown"]["selectPolicy"] = json!("Disabled");
         merge_into(&mut scaler, "annotations", &json!({names::HANDOVER: "true"}));
         let made = self.cluster().apply(&scaler).await?;
@@ -203,12 +280,50 @@ impl KubernetesTarget {
         let manifests = app.spec.manifests.as_deref();
         let found = self.slots(key, &app.name, Some(&door), manifests);
         let Active::Slot(active) = Self::active(&door, &found, manifests) else { return Ok(()) };
-        let Some(record) = self.read_record(key, &app.name, &active).await? else { return Ok(()) };
-        if let Some(scaler) = &record.autoscaler {
+        let record = self.read_record(key, &app.name, &active).await?;
+        if let Some(mut scaler) = record.and_then(|r| r.autoscaler) {
+            self.claim_scaler(key, app, &mut scaler).await?;
             // What we alone wrote and now leave out is removed by the API server.
-            let made = self.cluster().apply(scaler).await?;
+            let made = self.cluster().apply(&scaler).await?;
             self.watched().remember(Kind::Autoscaler, made);
+            return Ok(());
         }
+        // What serves has none: that of the release that was left.
+        let left = manifests.and_then(|m| m.autoscaler.as_ref());
+        match left.and_then(|s| self.watched().get(Kind::Autoscaler, name(s))) {
+            Some(left) => self.drop_scaler(&left).await,
+            None => Ok(()),
+        }
+    }
+
+    /// One that is ours from the beginning gets our labels: only such a one is ever removed by us.
+    async fn claim_scaler(
+        &self,
+        key: &EnvironmentKey,
+        app: &DesiredApp,
+        scaler: &mut Value,
+    ) -> Result<(), TargetError> {
+        if self.live_of(scaler).await?.is_none_or(|live| object_label(&live, OWNER).is_some()) {
+            merge_into(scaler, "labels", &json!(names::labels(self.cluster(), key, &app.name, names::SHARED)));
+        }
+        Ok(())
+    }
+
+    /// An autoscaler that what serves knows nothing of: removed if we made it, else let go of.
+    async fn drop_scaler(&self, scaler: &Value) -> Result<(), TargetError> {
+        let (version, called) = (text(scaler, "/apiVersion"), name(scaler));
+        if object_label(scaler, OWNER) == Some(self.cluster().owner()) {
+            self.cluster().delete("autoscaling/v2", "HorizontalPodAutoscaler", called, None).await?;
+            self.watched().forget(Kind::Autoscaler, called);
+            return Ok(());
+        }
+        let fields = json!({
+            "metadata": {"annotations": {names::HANDOVER: null}},
+            "spec": {"behavior": {"scaleDown": {"selectPolicy": null}}},
+        });
+        let version = if version.is_empty() { "autoscaling/v2" } else { version };
+        let made = self.cluster().merge(version, "HorizontalPodAutoscaler", called, &fields).await?;
+        self.watched().remember(Kind::Autoscaler, made);
         Ok(())
     }
 

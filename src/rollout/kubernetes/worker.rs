@@ -10,13 +10,14 @@ use super::{
     names,
     perform::{pointer_to, stale},
     put,
+    record::Record,
 };
 use crate::{
     clock,
     cluster::{Fault, Kind},
     domain::{
         ids::{Epoch, Slot},
-        rollout::{Desired, DesiredApp, Effect},
+        rollout::{Desired, DesiredApp, Effect, Kind as Way},
     },
     failpoint,
     manifests::EPOCH,
@@ -54,6 +55,10 @@ impl KubernetesTarget {
         }
         failpoint::hit("kubernetes.worker.after_stop");
         if to == &app.slot {
+            // Its pods may need what stands beside (a claim, say).
+            if let Some(record) = Record::of(app, "", &put::image(app)?) {
+                self.apply_shared(&desired.key, app, &record, false).await?;
+            }
             self.put(desired, epoch, app).await?;
         } else {
             let known = found.iter().find(|f| &f.slot == to);
@@ -62,6 +67,12 @@ impl KubernetesTarget {
             self.scale(name(&known.deployment), had).await?;
         }
         failpoint::hit("kubernetes.worker.after_start");
+        if let Some(record) = self.read_record(&desired.key, &app.name, to).await? {
+            if to != &app.slot || desired.kind == Way::Rollback {
+                self.apply_shared(&desired.key, app, &record, false).await?;
+            }
+            self.bring(&desired.key, app, &record, from).await?;
+        }
         let at = match door.switched_at().filter(|_| there) {
             Some(at) => at,
             None => {

@@ -60,7 +60,8 @@ impl LocalTarget {
             (active.is_some() && known.is_none())
                 .then(|| format!("it is served by {active:?}, which is no slot of ours"))
         });
-        ObservedApp { active: known, drift, settled: true, handover: false, slots: slots.into_iter().collect() }
+        let slots = slots.into_iter().collect();
+        ObservedApp { active: known, drift, settled: true, handover: false, behind: false, slots }
     }
 
     async fn slot(&self, service: &str, name: &str, status: &SlotStatus, web: bool) -> ObservedSlot {
@@ -96,6 +97,7 @@ impl LocalTarget {
         let wanted = copies.len();
         let seen = ready.look(service, name, wanted, &copies, now);
         ObservedSlot {
+            short: false,
             running: status.running,
             wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
             ready: seen.count,

@@ -59,7 +59,7 @@ impl LocalTarget {
                 Ok(Effect::Switched { at: switched.at })
             }
             // The agent chooses the slot for each request, and nothing is in place for a switch alone.
-            Action::Recycle { .. } | Action::Finish { .. } => Ok(Effect::Done),
+            Action::Recycle { .. } | Action::Follow { .. } | Action::Finish { .. } => Ok(Effect::Done),
             Action::RemoveSlot { app, slot } => {
                 self.forget_slot(&service_id(&desired.key, app), epoch, slot).await.map(|()| Effect::Done)
             }
@@ -219,7 +219,7 @@ impl LocalTarget {
                 words: format!("exit code {code} (it ended while the server was away)"),
                 tail: Vec::new(),
             };
-            return Ok(Effect::Ran(self.report(done, started)));
+            return Ok(Effect::Ran(self.report(&done, started)));
         }
         let mut env = self.environment(desired, app)?;
         env.insert("SWITCHOVER_COMMAND".to_owned(), spec.command.run.clone());
@@ -276,17 +276,11 @@ impl LocalTarget {
         if stop.is_cancelled() && !result.ok {
             return Err(TargetError::Stopped);
         }
-        Ok(Effect::Ran(self.report(result, started)))
+        Ok(Effect::Ran(self.report(&result, started)))
     }
 
-    fn report(&self, result: CommandResult, started: jiff::Timestamp) -> CommandReport {
-        CommandReport {
-            ok: result.ok,
-            words: self.mask(&result.words),
-            tail: result.tail.iter().map(|l| self.mask(l)).collect(),
-            started,
-            ended: clock::now(),
-        }
+    fn report(&self, result: &CommandResult, started: jiff::Timestamp) -> CommandReport {
+        shared::report(&self.config.secrets, result, started, clock::now())
     }
 }
 

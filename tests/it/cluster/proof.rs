@@ -124,9 +124,26 @@ fn pods_are_measured_and_their_logs_read() {
     assert_eq!(space.kubectl(&["logs", "deployment/blue"]), "release v1 begins");
     assert_eq!(space.kubectl(&["exec", "deployment/blue", "--", "hostname"]).split('-').next(), Some("blue"));
     let metrics = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", space.name);
-    until("metrics of both pods", || {
-        cluster.try_kubectl(&["get", "--raw", &metrics]).is_ok_and(|said| said.matches("\"cpu\"").count() >= 2)
-    });
+    let mut said = String::new();
+    let measured = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        until("metrics of both pods", || {
+            said = cluster.try_kubectl(&["get", "--raw", &metrics]).unwrap_or_else(|e| e);
+            said.matches("\"cpu\"").count() >= 2
+        })
+    }));
+    if measured.is_err() {
+        let log = |part: &str| cluster.dir().map(|d| fs::read_to_string(d.join("log").join(part)).unwrap_or_default());
+        let last = |part: &str| {
+            let log = log(part).unwrap_or_default();
+            log.lines().rev().take(30).map(str::to_owned).collect::<Vec<_>>().join("\n")
+        };
+        panic!(
+            "{said}\n{}\nmetrics-server:\n{}\nkubelet:\n{}",
+            space.kubectl(&["get", "pods"]),
+            last("metrics"),
+            last("kubelet")
+        );
+    }
 }
 
 /// What on this machine still hints at a cluster in `dir`, whose network is `net` (`10.201`).

@@ -327,12 +327,20 @@ spec:
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.running.get_mut().ok().and_then(Option::take) {
+impl Cluster {
+    /// Ends it, unless it has ended.
+    pub fn end(&self) {
+        let running = self.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(mut child) = running {
             drop(child.stdin.take());
             let _ = child.wait();
         }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -15,7 +15,7 @@ use switchover::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{self, Engine, SMALL, engine, file, log, run, service, step};
+use super::rig::{self, ENDS, Engine, SMALL, engine, file, log, run, service, step};
 
 fn container(spec: &mut StepSpec) -> &mut switchover::exec::local::ContainerStep {
     spec.container.as_mut().unwrap()
@@ -25,18 +25,7 @@ fn container(spec: &mut StepSpec) -> &mut switchover::exec::local::ContainerStep
 async fn a_step_tells_how_it_ended_and_what_it_cost() {
     let Some(engine) = engine("a_step_tells_how_it_ended_and_what_it_cost") else { return };
     let executor = engine.executor(StepLimits::default()).await;
-    let cases: &[(&str, StepEnd)] = &[
-        ("true", StepEnd::Exited(0)),
-        ("exit 3", StepEnd::Exited(3)),
-        ("false; echo not reached", StepEnd::Exited(1)),
-        ("no-such-program-anywhere", StepEnd::Exited(127)),
-        ("kill -9 $$", StepEnd::Signalled(9)),
-        ("kill -TERM $$", StepEnd::Signalled(15)),
-        ("exec >&- 2>&-; exit 4", StepEnd::Exited(4)),
-        ("cat; exit 5", StepEnd::Exited(5)),
-        ("sleep 1000 & (sleep 1000 &) ; exit 6", StepEnd::Exited(6)),
-    ];
-    for (command, end) in cases {
+    for (command, end) in ENDS {
         let dir = tempfile::tempdir().unwrap();
         let spec = step(&dir, SMALL, command);
         let result = run(&executor, &spec).await;

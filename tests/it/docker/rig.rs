@@ -17,7 +17,7 @@ use switchover::{
     docker::{Docker, pull::Logins},
     domain::{
         config::{Resources, Service},
-        run::StepResult,
+        run::{StepEnd, StepResult},
     },
     exec::{
         docker::{DockerExecutor, StepLimits},
@@ -151,6 +151,19 @@ pub fn engine(test: &str) -> Option<&'static Engine> {
         }
     }
 }
+
+/// Commands, and how a step of each ends in a container, wherever that is.
+pub const ENDS: &[(&str, StepEnd)] = &[
+    ("true", StepEnd::Exited(0)),
+    ("exit 3", StepEnd::Exited(3)),
+    ("false; echo not reached", StepEnd::Exited(1)),
+    ("no-such-program-anywhere", StepEnd::Exited(127)),
+    ("kill -9 $$", StepEnd::Signalled(9)),
+    ("kill -TERM $$", StepEnd::Signalled(15)),
+    ("exec >&- 2>&-; exit 4", StepEnd::Exited(4)),
+    ("cat; exit 5", StepEnd::Exited(5)),
+    ("sleep 1000 & (sleep 1000 &) ; exit 6", StepEnd::Exited(6)),
+];
 
 /// A step in a workspace below `dir`.
 pub fn step(dir: &TempDir, image: &str, command: &str) -> StepSpec {

@@ -14,24 +14,14 @@ use switchover::{
 use tokio_util::sync::CancellationToken;
 
 use super::rig::{GNU, SMALL, Stage, container, line, log, run, service, step};
+use crate::docker::rig::ENDS;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_tells_how_it_ended_and_what_it_cost() {
     let Some(stage) = Stage::new("a_step_tells_how_it_ended_and_what_it_cost") else { return };
     let executor = stage.executor(StepLimits::default()).await;
-    let cases: &[(&str, StepEnd)] = &[
-        ("true", StepEnd::Exited(0)),
-        ("exit 3", StepEnd::Exited(3)),
-        ("false; echo not reached", StepEnd::Exited(1)),
-        ("no-such-program-anywhere", StepEnd::Exited(127)),
-        ("kill -9 $$", StepEnd::Signalled(9)),
-        ("kill -TERM $$", StepEnd::Signalled(15)),
-        ("exec >&- 2>&-; exit 4", StepEnd::Exited(4)),
-        ("cat; exit 5", StepEnd::Exited(5)),
-        ("sleep 1000 & (sleep 1000 &) ; exit 6", StepEnd::Exited(6)),
-    ];
     // All at once: steps of different jobs are nothing to each other.
-    let all = cases.iter().map(|(command, end)| {
+    let all = ENDS.iter().map(|(command, end)| {
         let executor = &executor;
         async move {
             let dir = tempfile::tempdir().unwrap();

@@ -2,14 +2,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
-use indexmap::IndexMap;
 use switchover::{
     cluster::Cluster as Connection,
     docker::pull::Logins,
-    domain::{
-        config::{Resources, Service},
-        run::StepResult,
-    },
+    domain::{config::Service, run::StepResult},
     exec::{
         kubernetes::KubernetesExecutor,
         limits::StepLimits,
@@ -97,30 +93,7 @@ pub fn image(cluster: &Cluster, name: &str) {
 
 /// A step in a workspace below `dir`.
 pub fn step(dir: &TempDir, image: &str, command: &str) -> StepSpec {
-    let (work, home) = (dir.path().join("work"), dir.path().join("home"));
-    fs::create_dir_all(&home).unwrap();
-    fs::create_dir_all(work.join("app")).unwrap();
-    StepSpec {
-        command: command.into(),
-        cwd: work.join("app"),
-        env: Vec::new(),
-        home,
-        timeout: Duration::from_secs(110),
-        grace: Duration::from_secs(10),
-        log: dir.path().join("logs/step"),
-        output_limit: 1_000_000,
-        hold: Some(dir.path().join("hold")),
-        container: Some(ContainerStep {
-            image: Some(image.into()),
-            services: IndexMap::new(),
-            resources: Resources::default(),
-            workspace: work,
-            caches: Vec::new(),
-            mirror: None,
-            repository: "acme/shop".into(),
-            job: uuid::Uuid::new_v4().to_string(),
-        }),
-    }
+    StepSpec { timeout: Duration::from_secs(110), ..crate::docker::rig::step(dir, image, command) }
 }
 
 pub fn container(spec: &mut StepSpec) -> &mut ContainerStep {

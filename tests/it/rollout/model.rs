@@ -89,6 +89,7 @@ pub struct SimApp {
     pub active: Option<Slot>,
     pub slots: BTreeMap<Slot, SimSlot>,
     pub handover: bool,
+    pub behind: bool,
 }
 
 /// How the new version behaves.
@@ -163,6 +164,7 @@ impl World {
             std::cmp::Ordering::Greater => Fence::Higher,
         };
         let one = |s: &SimSlot| ObservedSlot {
+            short: false,
             running: s.running,
             wanted: 2,
             ready: if s.running && s.ready { 2 } else { 0 },
@@ -177,7 +179,14 @@ impl World {
             let slots = a.slots.iter().map(|(n, s)| (n.clone(), one(s))).collect();
             (
                 name.clone(),
-                ObservedApp { active: a.active.clone(), drift: None, settled: true, handover: a.handover, slots },
+                ObservedApp {
+                    active: a.active.clone(),
+                    drift: None,
+                    settled: true,
+                    handover: a.handover,
+                    behind: a.behind,
+                    slots,
+                },
             )
         });
         Observed { unreachable: None, fence, apps: apps.collect(), probes: BTreeMap::new() }
@@ -256,6 +265,7 @@ impl World {
                 state.active = Some(to.clone());
                 if fate.pins && want.kind == AppKind::Web {
                     state.handover = true;
+                    state.behind = !forward || d.kind == Kind::Rollback;
                     if let Some(left) = from.as_ref().and_then(|f| state.slots.get_mut(f)) {
                         left.pinned = 2;
                     }
@@ -273,6 +283,16 @@ impl World {
                 let found = state.slots.get_mut(slot).expect("recycles a slot that is not there");
                 assert!(found.running && found.ready, "recycles a slot that lacks copies");
                 found.pinned = found.pinned.saturating_sub(1);
+                Ok(Effect::Done)
+            }
+            Action::Follow { app: name } => {
+                let pointed = |a: &DesiredApp| {
+                    let did = &p.apps[&a.name];
+                    let moved = if d.kind == Kind::Rollback { did.switched_at } else { did.back_at };
+                    moved.is_some() || !self.apps[&a.name].behind
+                };
+                assert!(d.apps.iter().all(pointed), "something comes before a pointer on the way back");
+                self.apps.get_mut(name).unwrap().behind = false;
                 Ok(Effect::Done)
             }
             Action::Finish { app: name } => {

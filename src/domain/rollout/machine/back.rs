@@ -36,6 +36,9 @@ impl<'a> Rules<'a> {
             let words = format!("{}: the previous slot {previous} does not answer ({why}).", v.want.name);
             return turn(Phase::Stuck, Ended::Stuck, words);
         }
+        if let Some(step) = self.follow() {
+            return step;
+        }
         let back_at = self.p.back_at().unwrap_or(self.p.since);
         let drained_by = after(back_at.max(self.p.since), self.d.drain_timeout);
         let busy =
@@ -56,7 +59,9 @@ impl<'a> Rules<'a> {
     pub(super) fn remove_new(&self) -> Option<Step> {
         self.changed().find_map(|v| {
             let existed = v.did.base.as_ref().is_none_or(|b| b.existed);
-            let there = v.slot(&v.want.slot).is_some();
+            // Its command may have needed things of the slot's before there was one.
+            let begun = v.did.pre_deploy.is_some() && !v.did.put && !v.did.cleared;
+            let there = begun || v.slot(&v.want.slot).is_some();
             (there && !existed && !v.points_at_new())
                 .then(|| Step::Act(Action::RemoveSlot { app: v.want.name.clone(), slot: v.want.slot.clone() }))
         })

@@ -58,7 +58,7 @@ impl Rules<'_> {
             return stop;
         }
         for v in self.webs() {
-            if !v.did.put {
+            if !v.did.put || v.new_slot().is_some_and(|s| s.short) {
                 return Step::Act(Action::PutSlot { app: v.want.name.clone() });
             }
         }
@@ -187,6 +187,9 @@ impl Rules<'_> {
         if let Some(step) = self.back_by_wish().or_else(|| self.take_back()) {
             return step;
         }
+        if let Some(step) = self.follow() {
+            return step;
+        }
         let last = self.p.apps.values().filter_map(|a| a.switched_at).max().unwrap_or(self.p.since);
         let drained_by = after(last.max(self.p.since), self.d.drain_timeout);
         let settled_by = after(drained_by, self.d.start_timeout);
@@ -244,6 +247,22 @@ impl Rules<'_> {
         // A copy that does not come back must not hold up the watch for ever.
         let end = after(drained_by, self.d.start_timeout.saturating_mul(old.wanted.max(1)));
         (self.now < end).then(|| wait(Some(end), Some(OFTEN), "the old slot's copies to be ready again"))
+    }
+
+    /// Brings what goes along with pointers that went back. Where that can't be done it is told, and goes no further: what
+    /// serves is right.
+    pub(super) fn follow(&self) -> Option<Step> {
+        let v = self.changed().find(|v| v.seen.is_some_and(|s| s.behind))?;
+        match self.p.failure.as_ref().filter(|f| f.times >= GIVE_UP) {
+            None => Some(Step::Act(Action::Follow { app: v.want.name.clone() })),
+            Some(failure) => self.p.alarm.is_none().then(|| {
+                let words = &failure.words;
+                Step::Alarm(format!(
+                    "{}: the previous slot serves; what goes along with it did not follow: {words}",
+                    v.want.name
+                ))
+            }),
+        }
     }
 
     /// Puts back what was only for the switch.

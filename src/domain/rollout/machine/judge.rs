@@ -89,7 +89,9 @@ impl Rules<'_> {
                 let why = new.why.as_deref().map(|w| format!(" ({w})")).unwrap_or_default();
                 return Some(format!("{name}: its new slot was restarted {grown} times since the switch{why}."));
             }
+            let lacks = base.new_ready == 0 || new.ready < base.new_ready;
             if v.web()
+                && lacks
                 && let Some(since) = new.unready_since
                 && self.now >= after(since, UNREADY_FOR)
             {

@@ -81,8 +81,9 @@ pub fn next(desired: &Desired, progress: &Progress, observed: &Observed, now: Ti
         // These touch nothing, so the live system need not be there.
         Phase::Approve => it.approve(),
         Phase::Done | Phase::RolledBack | Phase::Stuck => Step::Done(it.end()),
-        _ if observed.unreachable.is_some() => wait(None, Some(Duration::from_secs(1)), "the target to be reachable"),
+        // It tells what keeps the target away.
         Phase::Prepare if !progress.preflight => it.preflight(),
+        _ if observed.unreachable.is_some() => it.unreachable(),
         Phase::Failed | Phase::Cancelled => it.clear_up(),
         // A new worker claims first: the one before it, should it still be there, can do nothing from then on.
         _ if observed.fence != Fence::Ours || progress.apps.values().any(|a| a.base.is_none()) => {
@@ -143,6 +144,14 @@ impl<'a> Rules<'a> {
         self.changed().filter(View::web)
     }
 
+    /// Nothing can be done but to end what touched nothing that serves.
+    fn unreachable(&self) -> Step {
+        let begun = self.p.apps.values().any(|a| a.switched_at.is_some() || a.at_switch.is_some());
+        let early = matches!(self.p.phase, Phase::Prepare | Phase::Warm | Phase::Verify | Phase::Wait | Phase::Switch);
+        let stop = if early && !begun { self.stopped() } else { None };
+        stop.unwrap_or_else(|| wait(None, Some(Duration::from_secs(1)), "the target to be reachable"))
+    }
+
     fn over(&self, limit: Duration) -> bool {
         self.now >= after(self.p.since, limit)
     }
@@ -167,7 +176,8 @@ impl<'a> Rules<'a> {
     fn unless_failing(&self) -> Option<Step> {
         let failure = self.p.failure.as_ref()?;
         let words = failure.words.clone();
-        let flipped = self.changed().any(|v| v.flipped());
+        // A worker is not pointed at anything until the one before it was stopped: half a switch.
+        let flipped = self.changed().any(|v| v.flipped() || (!v.web() && v.did.at_switch.is_some()));
         let release = self.d.kind == Kind::Release;
         // Before the switch nothing is lost by ending early; on the way back, and where it is live, much is.
         let limit = match self.p.phase {

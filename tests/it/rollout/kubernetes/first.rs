@@ -2,7 +2,7 @@
 
 use switchover::domain::rollout::Ended;
 
-use super::{Bench, Wanted, back_to, desired, tied, told};
+use super::{Bench, Wanted, answers, back_to, desired, tied, told};
 use crate::{agent::get, cluster::rig::Cluster, rollout::stage::Users};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -65,6 +65,7 @@ async fn a_plain_deployment_becomes_the_first_slot() {
         (cluster.push_app("plain/web", "one", super::POLITE), cluster.push_app("plain/web", "two", super::POLITE));
     bench.ns.apply(&PLAIN.replace("IMAGE", &one.exact()));
     bench.ns.rolled_out("shop");
+    answers(bench.address("shop"), "one");
     let users = Users::ask(bench.address("shop"));
     let text = PLAIN.replace("IMAGE", &format!("{}:latest", two.repository));
     let wanted = Wanted { manifests: Some(tied(&text, &two)), ..Wanted::web(&two) };
@@ -75,4 +76,5 @@ async fn a_plain_deployment_becomes_the_first_slot() {
     let (sent, lost) = users.leave().await;
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
     assert_eq!(bench.ns.field("deployment/shop", ".spec.replicas"), "0");
+    assert_eq!(bench.ns.field("service/shop", r".metadata.annotations.switchover\.dev/taken-over"), "");
 }

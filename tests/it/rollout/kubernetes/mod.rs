@@ -1,12 +1,18 @@
 //! Releases in a real cluster: API server, kubelet, kube-proxy, pods.
 
+mod drift;
 mod first;
+mod hostile;
+mod killed;
+mod outage;
 mod pair;
 mod pinned;
+mod there_and_back;
+mod worker;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -23,8 +29,8 @@ use switchover::{
         config::{AppKind, Resources},
         ids::{EnvironmentName, RepoId, RolloutId, Sha},
         rollout::{
-            AppManifests, AppSpec, Desired, DesiredApp, End, EnvironmentKey, Kind, Live, ManifestPolicy, ProbeSpec,
-            Progress, desired::slot_name,
+            AppManifests, AppSpec, Desired, DesiredApp, End, EnvironmentKey, Kind, Live, ProbeSpec, Progress,
+            desired::slot_name,
         },
     },
     manifests::{self, AppFacts, Facts, Plain, Source},
@@ -40,7 +46,7 @@ use super::{
     model::app,
     stage::{DEADLINE, FileJournal, PlainRunner},
 };
-use crate::cluster::rig::{Cluster, Image, Namespace};
+use crate::cluster::rig::{self, Cluster, Image, Namespace, until};
 
 /// An app that tells its clients before it goes, as every app should: a connection that is closed while a request is on
 /// its way loses it, whoever switches.
@@ -58,7 +64,6 @@ fn config(watched: Watched, dir: &Path) -> KubernetesConfig {
         secrets: BTreeMap::from([("TOKEN".to_owned(), SecretString::from("hunter2-hunter2"))]),
         repository: "acme/shop".into(),
         logins: Logins::default(),
-        policy: ManifestPolicy { namespace: watched.cluster().namespace().to_owned(), ..ManifestPolicy::default() },
         runner: Some(Arc::new(PlainRunner)),
         watched,
         settle: Duration::from_secs(1),
@@ -71,6 +76,10 @@ struct Bench {
     watched: Watched,
     dir: tempfile::TempDir,
     epoch: AtomicI64,
+    /// See [`KubernetesConfig`]: short, where no node's proxy takes its time.
+    settle: Duration,
+    /// So long a rollout may take.
+    patience: Duration,
 }
 
 impl Bench {
@@ -83,7 +92,7 @@ impl Bench {
     async fn on(ns: Namespace<'static>, kubeconfig: &Path) -> Self {
         let watched = watch(kubeconfig, &ns.name).await;
         let dir = tempfile::tempdir().unwrap();
-        Self { ns, watched, dir, epoch: AtomicI64::new(0) }
+        Self { ns, watched, dir, epoch: AtomicI64::new(0), settle: Duration::from_secs(1), patience: DEADLINE }
     }
 
     fn key() -> EnvironmentKey {
@@ -91,7 +100,8 @@ impl Bench {
     }
 
     fn target(&self) -> KubernetesTarget {
-        KubernetesTarget::new(config(self.watched.clone(), self.dir.path()))
+        let config = config(self.watched.clone(), self.dir.path());
+        KubernetesTarget::new(KubernetesConfig { settle: self.settle, ..config })
     }
 
     fn next_epoch(&self) -> i64 {
@@ -115,7 +125,7 @@ impl Bench {
         let progress = journal.progress().unwrap_or_else(|| Progress::new(desired, switchover::clock::now()));
         let target = self.target();
         let driven = drive(desired, progress, &target, journal, CancellationToken::new());
-        match tokio::time::timeout(DEADLINE, driven).await {
+        match tokio::time::timeout(self.patience, driven).await {
             Err(_) => panic!("no end: {:#?}\n{}", journal.progress(), self.ns.kubectl(&["get", "all", "-o", "wide"])),
             Ok(Ok(DriveEnd::Ended(end, progress))) => Ok((end, *progress)),
             Ok(Ok(other)) => panic!("{other:?}"),
@@ -130,6 +140,19 @@ impl Bench {
     fn address(&self, service: &str) -> SocketAddr {
         self.ns.address(service, 8080)
     }
+
+    /// Objects of a kind, by name.
+    fn names(&self, kind: &str) -> Vec<String> {
+        let all = self.ns.kubectl(&["get", kind, "-o", "jsonpath={range .items[*]}{.metadata.name}{'\\n'}{end}"]);
+        all.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Waits until a Service leads to this version. Who asks before the node's proxy knows the Service at all is led nowhere, and
+/// the kernel remembers that for two minutes.
+fn answers(address: SocketAddr, version: &str) {
+    let connect = || TcpStream::connect_timeout(&address, Duration::from_secs(1));
+    until("the Service answers", || rig::get(connect(), "/") == Ok(version.to_owned()));
 }
 
 /// One app of a release.

@@ -2,7 +2,7 @@
 
 use switchover::domain::rollout::Ended;
 
-use super::{Bench, Wanted, back_to, desired, tied, told};
+use super::{Bench, Wanted, answers, back_to, desired, tied, told};
 use crate::{agent::get, cluster::rig::Image, rollout::stage::Users};
 
 fn one_of(colour: &str, image: &str, replicas: u32) -> String {
@@ -36,11 +36,11 @@ spec:
   ports: [{port: 8080, targetPort: 8080}]
 ";
 
-fn pair(image: &str) -> String {
+pub fn pair(image: &str) -> String {
     format!("{}{}{SERVICE}", one_of("blue", image, 2), one_of("green", image, 2))
 }
 
-fn wanted(image: &Image) -> Wanted<'_> {
+pub fn wanted(image: &Image) -> Wanted<'_> {
     let text = pair(&format!("{}:IMAGE_TAG", image.repository));
     Wanted { manifests: Some(tied(&text, image)), ..Wanted::web(image) }
 }
@@ -54,6 +54,7 @@ async fn a_pair_is_taken_over_as_it_is() {
     bench.ns.apply(&pair(&images[0].exact()));
     bench.ns.rolled_out("shop-blue");
     let address = bench.address("shop");
+    answers(address, "one");
     let users = Users::ask(address);
     let two = desired("two", vec![wanted(&images[1])]);
     let (end, progress) = bench.release(&two).await;
