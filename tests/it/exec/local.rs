@@ -250,9 +250,17 @@ async fn a_supervisor_that_is_killed_is_told_and_its_step_ended() {
     let executor = LocalExecutor::new(EXE.into());
     let (result, ()) = tokio::join!(executor.run(&spec, CancellationToken::new()), async {
         wait_for_file(dir.path().join("work/ready")).await;
-        let step = of_step(&spec);
-        let shim = step.iter().map(|pid| parent(*pid)).find(|pid| !step.contains(pid) && *pid > 1).unwrap();
-        assert!(fs::read_to_string(format!("/proc/{shim}/cmdline")).unwrap().contains("step-shim"));
+        // Processes come and go while they are looked at: one may be seen whose parent is not known as the step's.
+        let is_shim = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|words| words.contains("step-shim"))
+        };
+        let mut found = None;
+        wait_until("its supervisor is found", || {
+            found = of_step(&spec).iter().map(|pid| parent(*pid)).find(is_shim);
+            found.is_some()
+        })
+        .await;
+        let shim = found.unwrap();
         nix::sys::signal::kill(Pid::from_raw(shim), Signal::SIGKILL).unwrap();
     });
     assert!(matches!(result, Err(ExecError::Lost(_))), "{result:?}");

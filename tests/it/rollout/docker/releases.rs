@@ -165,10 +165,11 @@ async fn a_pre_deploy_runs_once_in_the_new_image_before_its_slot() {
     let mut two = dock.desired(&Version::new("two"));
     two.apps[0].spec.pre_deploy = pre_deploy("echo begins; sleep 1000", true);
     if let Some(spec) = &mut two.apps[0].spec.pre_deploy {
-        spec.command.timeout = Duration::from_secs(1);
+        // Long enough for a container to begin on a machine that has much to do.
+        spec.command.timeout = Duration::from_secs(8);
     }
     let (end, progress) = dock.release(&two).await;
-    assert!(end.outcome == Ended::Failed && end.words.contains("killed at its time limit of 1 s"), "{}", end.words);
+    assert!(end.outcome == Ended::Failed && end.words.contains("killed at its time limit of 8 s"), "{}", end.words);
     assert_eq!(progress.app(&app("web")).pre_deploy.unwrap().tail, ["begins"]);
     assert_eq!(get(dock.address().await, "/").await, (200, "one".into()));
 }

@@ -1,4 +1,4 @@
-//! The API server away in each phase of a release: nobody who asks the app notices, and the release ends as if it had been
+//! The API server away in phases of a release: nobody who asks the app notices, and the release ends as if it had been
 //! there, only later.
 
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ use crate::{
 const AWAY: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_api_server_away_in_each_phase() {
-    let Some(cluster) = Cluster::own("the_api_server_away_in_each_phase") else { return };
+async fn the_api_server_away_in_a_phase() {
+    let Some(cluster) = Cluster::own("the_api_server_away_in_a_phase") else { return };
     // It stays for as long as the test; a namespace wants it for ever.
     let cluster: &'static Cluster = Box::leak(Box::new(cluster));
     let _end = Ends(cluster);
@@ -33,17 +33,16 @@ async fn the_api_server_away_in_each_phase() {
         d
     };
     let mut before = version("zero");
+    let mut serves = "zero".to_owned();
     let (end, progress) = bench.release(&before).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("web");
     let users = Users::ask(address);
-    let phases = [
-        (Phase::Prepare, "stopped"),
-        (Phase::Warm, "hangs"),
-        (Phase::Switch, "stopped"),
-        (Phase::Converge, "hangs"),
-        (Phase::Watch, "stopped"),
-    ];
+    let mut phases = vec![(Phase::Warm, "hangs"), (Phase::Switch, "stopped"), (Phase::Watch, "stopped")];
+    // The cluster's own controllers come back slowly: all of it is for a person who has ten minutes.
+    if std::env::var_os("SWITCHOVER_TEST_ALL").is_some() {
+        phases.extend([(Phase::Prepare, "stopped"), (Phase::Converge, "hangs")]);
+    }
     for (phase, how) in phases {
         let name = format!("{}-{how}", phase.as_str());
         let d = version(&name);
@@ -68,8 +67,8 @@ async fn the_api_server_away_in_each_phase() {
         let (end, progress) = ended.unwrap();
         println!("{name}: {:?} after {:?}", end.outcome, begun.elapsed());
         assert_eq!(end.outcome, Ended::Live, "{name}: {} {}", end.words, told(&progress));
-        assert_eq!(get(address, "/").await, (200, name));
-        before = d;
+        assert_eq!(get(address, "/").await, (200, name.clone()));
+        (before, serves) = (d, name);
     }
     // The way back waits for it, and then takes place.
     let back = back_to(&before);
@@ -82,7 +81,7 @@ async fn the_api_server_away_in_each_phase() {
     };
     let ((end, progress), ()) = tokio::join!(bench.release(&back), outage);
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
-    assert_eq!(get(address, "/").await, (200, "watch-stopped".into()));
+    assert_eq!(get(address, "/").await, (200, serves));
     let (sent, lost) = users.leave().await;
     println!("users: {} lost of {sent}", lost.len());
     assert!(sent > 1000 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
