@@ -27,7 +27,7 @@ use crate::{
     domain::{
         config::AppKind,
         ids::{AppName, Slot},
-        rollout::{CommandReport, CommandSpec, Desired, Requests},
+        rollout::{CommandReport, CommandSpec, Desired, DesiredApp, Requests},
     },
 };
 
@@ -51,6 +51,16 @@ pub(super) fn refused(error: ClientError) -> TargetError {
 
 pub(super) fn is_missing(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { code: ErrorCode::NotFound, .. })
+}
+
+/// What every slot, and every command of a release, finds in its environment of the release itself.
+pub(super) fn known(desired: &Desired, app: &DesiredApp) -> [(String, String); 3] {
+    [
+        ("SWITCHOVER_RELEASE", app.slot.to_string()),
+        ("SWITCHOVER_ENVIRONMENT", desired.key.environment.to_string()),
+        ("SWITCHOVER_COMMIT", desired.commit.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// Takes secrets out of what people will read.

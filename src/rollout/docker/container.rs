@@ -30,7 +30,11 @@ use crate::{
         rollout::{Desired, DesiredApp},
     },
     failpoint,
-    rollout::{TargetError, local::start_command, shared::LEAST_GRACE},
+    rollout::{
+        TargetError,
+        local::start_command,
+        shared::{LEAST_GRACE, known},
+    },
 };
 
 /// What an app keeps of root's powers, if it runs as root: enough for servers that begin as root and give it up. Less
@@ -73,9 +77,7 @@ impl DockerTarget {
             };
             env.insert(name.clone(), value.expose_secret().to_owned());
         }
-        env.insert("SWITCHOVER_RELEASE".to_owned(), app.slot.to_string());
-        env.insert("SWITCHOVER_ENVIRONMENT".to_owned(), desired.key.environment.to_string());
-        env.insert("SWITCHOVER_COMMIT".to_owned(), desired.commit.to_string());
+        env.extend(known(desired, app));
         Ok(env)
     }
 

@@ -139,12 +139,11 @@ impl KubernetesTarget {
         let wanted = if autoscaled && is_new { asked.max(least) } else { asked };
         let alive: Vec<&Object> = pods.iter().filter(|p| !is_ending(p)).collect();
         let mut ready: Vec<&Object> = alive.iter().copied().filter(|p| is_ready(p)).collect();
-        let (mut why, mut lost_port) = (None, None);
+        let mut why = None;
         if is_new && door.web {
             // Proven by the endpoints that the flip will lead to: nobody else's pods, and all of ours.
             let preview = names::preview(door.name());
             let reached = self.endpoints(&preview);
-            lost_port = self.lost_port(&preview);
             let strange = strangers.iter().any(|p| is_ready(p));
             if strange || reached.iter().any(|uid| !pods.iter().any(|p| text(p, "/metadata/uid") == uid)) {
                 why = Some("pods of the release before answer under its labels still".to_owned());
@@ -155,7 +154,8 @@ impl KubernetesTarget {
         ready.sort_by_key(|p| text(p, "/metadata/uid").to_owned());
         let up = asked > 0;
         if why.is_none() && up && (ready.len() as u64) < u64::from(wanted) {
-            why = match lost_port.filter(|_| alive.iter().all(|p| is_ready(p))) {
+            let unreached = is_new && door.web && alive.iter().all(|p| is_ready(p));
+            why = match unreached.then(|| self.lost_port(&names::preview(door.name()))).flatten() {
                 Some(words) => Some(words),
                 None => self.why(found, &alive).await,
             };

@@ -22,7 +22,7 @@ use crate::{
     },
     failpoint,
     manifests::{self, Rendered, SecretEnv, SlotOrder},
-    rollout::{TargetError, local::start_command},
+    rollout::{TargetError, local::start_command, shared::known},
 };
 
 /// The image of an app by digest.
@@ -34,9 +34,7 @@ pub(super) fn image(app: &DesiredApp) -> Result<String, TargetError> {
 /// What every slot and every command of a release finds in its environment, besides the secrets.
 pub(super) fn environment(desired: &Desired, app: &DesiredApp) -> BTreeMap<String, String> {
     let mut env = app.spec.env.clone();
-    env.insert("SWITCHOVER_RELEASE".to_owned(), app.slot.to_string());
-    env.insert("SWITCHOVER_ENVIRONMENT".to_owned(), desired.key.environment.to_string());
-    env.insert("SWITCHOVER_COMMIT".to_owned(), desired.commit.to_string());
+    env.extend(known(desired, app));
     env
 }
 

@@ -145,9 +145,7 @@ impl LocalTarget {
             };
             env.insert(name.clone(), value.expose_secret().to_owned());
         }
-        env.insert("SWITCHOVER_RELEASE".to_owned(), app.slot.to_string());
-        env.insert("SWITCHOVER_ENVIRONMENT".to_owned(), desired.key.environment.to_string());
-        env.insert("SWITCHOVER_COMMIT".to_owned(), desired.commit.to_string());
+        env.extend(shared::known(desired, app));
         Ok(env)
     }
 

@@ -7,7 +7,7 @@ use switchover::{
     agent::Client,
     domain::rollout::{Desired, Ended, Progress},
     failpoint,
-    rollout::{drive, local::LocalTarget},
+    rollout::{Target, drive, local::LocalTarget},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -18,15 +18,10 @@ use crate::agent::get;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests here"]
 async fn the_process_that_is_killed() {
-    let Ok(orders) = std::env::var("ROLLOUT_ORDERS") else { return };
-    let orders: serde_json::Value = serde_json::from_str(&orders).unwrap();
-    failpoint::arm(orders["crash"].as_str());
-    let desired: Desired = serde_json::from_value(orders["desired"].clone()).unwrap();
+    let Some((orders, desired, journal)) = ordered() else { return };
     let path = |name: &str| PathBuf::from(orders[name].as_str().unwrap());
-    let journal = FileJournal::new(path("journal"), orders["epoch"].as_i64().unwrap());
     let target = LocalTarget::new(Stage::config(Client::new(path("socket")), &path("root")));
-    let progress = journal.progress().unwrap_or_else(|| Progress::new(&desired, switchover::clock::now()));
-    drive(&desired, progress, &target, &journal, CancellationToken::new()).await.unwrap();
+    go_on(&desired, &target, &journal).await;
 }
 
 /// Runs the rollout in a process that dies there. False: it came to its end without passing there.
@@ -39,8 +34,13 @@ async fn dies_at(stage: &Stage, desired: &Desired, crash: &str) -> bool {
         "socket": switchover::agent::socket_path(&stage.root().join("data")),
         "root": stage.root(),
     });
+    dies("rollout::killed::the_process_that_is_killed", &orders).await
+}
+
+/// Starts that test as a process of its own with these orders. False: it came to its end without being killed.
+pub async fn dies(test: &str, orders: &serde_json::Value) -> bool {
     let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "rollout::killed::the_process_that_is_killed"])
+        .args(["--ignored", "--exact", test])
         .env("ROLLOUT_ORDERS", orders.to_string())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -51,8 +51,24 @@ async fn dies_at(stage: &Stage, desired: &Desired, crash: &str) -> bool {
     let out = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("it hangs").unwrap();
     use std::os::unix::process::ExitStatusExt as _;
     let killed = out.status.signal() == Some(9);
-    assert!(killed || out.status.success(), "{crash}: {}", String::from_utf8_lossy(&out.stdout));
+    assert!(killed || out.status.success(), "{}: {}", orders["crash"], String::from_utf8_lossy(&out.stdout));
     killed
+}
+
+/// What the process that is killed was told, with its failpoint armed. None: it was started as a test.
+pub fn ordered() -> Option<(serde_json::Value, Desired, FileJournal)> {
+    let orders: serde_json::Value = serde_json::from_str(&std::env::var("ROLLOUT_ORDERS").ok()?).unwrap();
+    failpoint::arm(orders["crash"].as_str());
+    let desired = serde_json::from_value(orders["desired"].clone()).unwrap();
+    let journal = PathBuf::from(orders["journal"].as_str().unwrap());
+    let journal = FileJournal::new(journal, orders["epoch"].as_i64().unwrap());
+    Some((orders, desired, journal))
+}
+
+/// Goes on from what the journal has.
+pub async fn go_on(desired: &Desired, target: &dyn Target, journal: &FileJournal) {
+    let progress = journal.progress().unwrap_or_else(|| Progress::new(desired, switchover::clock::now()));
+    drive(desired, progress, target, journal, CancellationToken::new()).await.unwrap();
 }
 
 pub fn around(actions: &[&str]) -> Vec<String> {

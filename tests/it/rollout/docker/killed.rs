@@ -1,22 +1,20 @@
 //! The driver in a process of its own, killed at every recorded boundary of one release, one after the other, while
 //! users ask and never get an error.
 
-use std::{path::PathBuf, process::Stdio, sync::atomic::Ordering};
+use std::{path::PathBuf, sync::atomic::Ordering};
 
 use switchover::{
     agent::Client,
-    domain::rollout::{Desired, Ended, Progress},
-    failpoint,
-    rollout::{docker::DockerTarget, drive},
+    domain::rollout::{Desired, Ended},
+    rollout::docker::DockerTarget,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{Dock, Version, docker_at, releases::counted};
 use crate::{
     agent::get,
     rollout::{
-        killed::{around, enters},
-        stage::{DEADLINE, FileJournal, Users, pre_deploy, smoke},
+        killed::{around, dies, enters, go_on, ordered},
+        stage::{Users, pre_deploy, smoke},
     },
 };
 
@@ -24,17 +22,12 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests here"]
 async fn the_process_that_is_killed() {
-    let Ok(orders) = std::env::var("ROLLOUT_ORDERS") else { return };
-    let orders: serde_json::Value = serde_json::from_str(&orders).unwrap();
-    failpoint::arm(orders["crash"].as_str());
-    let desired: Desired = serde_json::from_value(orders["desired"].clone()).unwrap();
+    let Some((orders, desired, journal)) = ordered() else { return };
     let word = |name: &str| orders[name].as_str().unwrap();
-    let journal = FileJournal::new(PathBuf::from(word("journal")), orders["epoch"].as_i64().unwrap());
     let docker = docker_at(word("engine"), word("owner")).await;
     let root = PathBuf::from(word("root"));
     let target = DockerTarget::new(Dock::config(Client::new(PathBuf::from(word("socket"))), docker, &root));
-    let progress = journal.progress().unwrap_or_else(|| Progress::new(&desired, switchover::clock::now()));
-    drive(&desired, progress, &target, &journal, CancellationToken::new()).await.unwrap();
+    go_on(&desired, &target, &journal).await;
 }
 
 /// Runs the rollout in a process that dies there. False: it came to its end without passing there.
@@ -49,20 +42,7 @@ async fn dies_at(dock: &Dock, desired: &Desired, crash: &str) -> bool {
         "engine": dock.rig.host,
         "owner": dock.owner,
     });
-    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "rollout::docker::killed::the_process_that_is_killed"])
-        .env("ROLLOUT_ORDERS", orders.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let out = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("it hangs").unwrap();
-    use std::os::unix::process::ExitStatusExt as _;
-    let killed = out.status.signal() == Some(9);
-    assert!(killed || out.status.success(), "{crash}: {}", String::from_utf8_lossy(&out.stdout));
-    killed
+    dies("rollout::docker::killed::the_process_that_is_killed", &orders).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

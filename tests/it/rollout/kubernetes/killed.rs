@@ -1,25 +1,23 @@
 //! The driver in a process of its own, killed at every recorded boundary of a release, of a rollback and of the way back,
 //! and between the effects of one action, one after the other, while users ask and never get an error.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use switchover::{
     domain::{
         config::AppKind,
-        rollout::{Desired, Ended, Progress},
+        rollout::{Desired, Ended},
     },
-    failpoint,
-    rollout::{drive, kubernetes::KubernetesTarget},
+    rollout::kubernetes::KubernetesTarget,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{Bench, POLITE, Wanted, back_to, config, desired, told, watch};
 use crate::{
     agent::get,
     cluster::rig::Image,
     rollout::{
-        killed::{around, enters},
-        stage::{DEADLINE, FileJournal, Users, pre_deploy, smoke},
+        killed::{around, dies, enters, go_on, ordered},
+        stage::{Users, pre_deploy, smoke},
     },
 };
 
@@ -27,16 +25,11 @@ use crate::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "started by the tests here"]
 async fn the_process_that_is_killed() {
-    let Ok(orders) = std::env::var("ROLLOUT_ORDERS") else { return };
-    let orders: serde_json::Value = serde_json::from_str(&orders).unwrap();
-    failpoint::arm(orders["crash"].as_str());
-    let desired: Desired = serde_json::from_value(orders["desired"].clone()).unwrap();
+    let Some((orders, desired, journal)) = ordered() else { return };
     let path = |name: &str| PathBuf::from(orders[name].as_str().unwrap());
-    let journal = FileJournal::new(path("journal"), orders["epoch"].as_i64().unwrap());
     let watched = watch(&path("kubeconfig"), orders["namespace"].as_str().unwrap()).await;
     let target = KubernetesTarget::new(config(watched, &path("dir")));
-    let progress = journal.progress().unwrap_or_else(|| Progress::new(&desired, switchover::clock::now()));
-    drive(&desired, progress, &target, &journal, CancellationToken::new()).await.unwrap();
+    go_on(&desired, &target, &journal).await;
 }
 
 /// Runs the rollout in a process that dies there. False: it came to its end without passing there.
@@ -50,20 +43,7 @@ async fn dies_at(bench: &Bench, desired: &Desired, crash: &str) -> bool {
         "namespace": bench.ns.name,
         "dir": bench.dir.path(),
     });
-    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "rollout::kubernetes::killed::the_process_that_is_killed"])
-        .env("ROLLOUT_ORDERS", orders.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let out = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.expect("it hangs").unwrap();
-    use std::os::unix::process::ExitStatusExt as _;
-    let killed = out.status.signal() == Some(9);
-    assert!(killed || out.status.success(), "{crash}: {}", String::from_utf8_lossy(&out.stdout));
-    killed
+    dies("rollout::kubernetes::killed::the_process_that_is_killed", &orders).await
 }
 
 /// All moments of an action, those between its effects in their places.
