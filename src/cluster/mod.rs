@@ -19,7 +19,7 @@ use kube::{
 pub use clusters::Clusters;
 pub use error::{ClusterError, Fault, chain};
 pub use objects::Named;
-pub use watched::{Kind, Object, Watched};
+pub use watched::{Gap, Kind, Object, Watched};
 
 use crate::settings::ClusterSettings;
 

@@ -10,15 +10,17 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use kube::{
     Api,
     api::{ApiResource, DynamicObject, ListParams, WatchEvent, WatchParams},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Cluster, Fault, error::chain, objects::answered};
+use crate::clock;
 
 /// A watch is asked for anew after so many seconds: a connection that died without a word is found within them.
 const WATCH_SECONDS: u32 = 55;
@@ -86,6 +88,17 @@ struct Shelf {
     current: bool,
     /// Why it is not.
     broken: Option<String>,
+    /// Since when it is not, where it can't be listed or watched.
+    broken_at: Option<Timestamp>,
+}
+
+/// A time in which nothing could be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// When all was known again.
+    pub ended: Timestamp,
+    /// How long it lasted.
+    pub lasted: Duration,
 }
 
 /// The live objects of one namespace. Cheap to clone; the watches end with the last clone.
@@ -95,6 +108,7 @@ pub struct Watched(Arc<Inner>);
 struct Inner {
     cluster: Cluster,
     shelves: Mutex<HashMap<Kind, Shelf>>,
+    gap: Mutex<Option<Gap>>,
     version: watch::Sender<u64>,
     stop: CancellationToken,
     _tasks: TaskTracker,
@@ -119,6 +133,7 @@ impl Watched {
         let inner = Arc::new(Inner {
             cluster: cluster.clone(),
             shelves: Mutex::default(),
+            gap: Mutex::default(),
             version: watch::Sender::new(0),
             stop: stop.clone(),
             _tasks: tasks.clone(),
@@ -178,6 +193,12 @@ impl Watched {
             }
         }
         Ok(())
+    }
+
+    /// The last time in which the API server could not be seen, if there was one since this was started.
+    #[must_use]
+    pub fn gap(&self) -> Option<Gap> {
+        *self.0.gap.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One object.
@@ -241,6 +262,15 @@ impl Inner {
         act(shelves.entry(kind).or_default())
     }
 
+    /// A gap that began then is over. The kinds' gaps of one outage are one.
+    fn add_gap(&self, began: Timestamp) {
+        let ended = clock::now();
+        let lasted = ended.duration_since(began).unsigned_abs();
+        let mut gap = self.gap.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = gap.filter(|known| known.ended >= began).map_or(Duration::ZERO, |known| known.lasted);
+        *gap = Some(Gap { ended, lasted: lasted.max(before) });
+    }
+
     fn put(&self, kind: Kind, object: Value) {
         let Some(name) = name_of(&object) else { return };
         self.shelf(kind, |shelf| {
@@ -262,6 +292,7 @@ impl Feed {
             inner.shelf(kind, |shelf| {
                 shelf.current = false;
                 shelf.broken = Some(why);
+                shelf.broken_at.get_or_insert_with(clock::now);
             });
             inner.version.send_modify(|v| *v += 1);
         });
@@ -269,21 +300,32 @@ impl Feed {
 
     fn current(&self, kind: Kind) {
         self.with(|inner| {
-            let was = inner.shelf(kind, |shelf| {
+            let (was, broken_at) = inner.shelf(kind, |shelf| {
                 shelf.broken = None;
-                std::mem::replace(&mut shelf.current, true)
+                (std::mem::replace(&mut shelf.current, true), shelf.broken_at.take())
             });
+            if let Some(at) = broken_at {
+                inner.add_gap(at);
+            }
             if !was {
                 inner.version.send_modify(|v| *v += 1);
             }
         });
     }
 
-    fn list(&self, kind: Kind, found: Vec<Value>) {
+    /// `version`: of the list as a whole. What we wrote ourselves since then stays known.
+    fn list(&self, kind: Kind, found: Vec<Value>, version: &str) {
+        let read = json!({"metadata": {"resourceVersion": version}});
         self.with(|inner| {
             inner.shelf(kind, |shelf| {
-                let named = found.into_iter().filter_map(|o| Some((name_of(&o)?, Arc::new(o))));
-                shelf.objects = named.collect();
+                let mut objects: BTreeMap<_, _> =
+                    found.into_iter().filter_map(|o| Some((name_of(&o)?, Arc::new(o)))).collect();
+                for (name, known) in std::mem::take(&mut shelf.objects) {
+                    if !newer(&known, &read) {
+                        objects.insert(name, known);
+                    }
+                }
+                shelf.objects = objects;
             });
         });
     }
@@ -326,8 +368,9 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
         let listed = answered(api.list(&params)).await.and_then(|l| Ok(l?));
         let mut version = match listed {
             Ok(list) => {
-                feed.list(kind, list.items.into_iter().map(trimmed).collect());
-                list.metadata.resource_version.unwrap_or_default()
+                let version = list.metadata.resource_version.unwrap_or_default();
+                feed.list(kind, list.items.into_iter().map(trimmed).collect(), &version);
+                version
             }
             Err(fault) => {
                 feed.broken(kind, fault.words().to_owned());
@@ -362,23 +405,14 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
             };
             match end {
                 Ok(()) => {}
-                // Too old, or something that only a new list can tell apart.
-                Err(Fault::Away(why)) if !is_gone(&why) => {
-                    feed.broken(kind, why);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE.1);
-                }
+                // What was missed meanwhile is known at once by a new list, and only some time after a watch is accepted.
                 Err(fault) => {
                     feed.broken(kind, fault.words().to_owned());
-                    tokio::time::sleep(PAUSE.0).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE.1);
                     break;
                 }
             }
         }
     }
-}
-
-/// HTTP 410: the version is too old to go on from.
-fn is_gone(why: &str) -> bool {
-    why.contains("too old resource version") || why.contains("resource version") && why.contains("expired")
 }

@@ -22,6 +22,8 @@ use crate::{
 const FOLDERS: [&str; 8] = ["k8s", "kubernetes", "deploy", "cicd", "manifests", ".k8s", "kube", "deployment"];
 /// Larger files are no manifests.
 const LARGEST: u64 = 1024 * 1024;
+/// A tool may make so much of a folder.
+const LARGEST_RENDERED: u64 = 16 * 1024 * 1024;
 /// Files that are read at most.
 const MOST_FILES: usize = 500;
 /// The mode of a symbolic link in a tree ("git-fast-import").
@@ -118,7 +120,6 @@ impl Engine {
         if named && !read.refused.is_empty() {
             return Err(refused(lines(&read.refused)));
         }
-        frozen.warnings.extend(read.refused.iter().map(ToString::to_string));
         let facts = self.app_facts(f);
         let scripts = self.scripts(f).await?;
         let scripts: Vec<Script<'_>> = scripts.iter().map(|(path, text)| Script { path, text }).collect();
@@ -127,6 +128,11 @@ impl Engine {
         if !tied.unclear.is_empty() {
             return Err(refused(tied.unclear.join("\n")));
         }
+        // What is left out would be taken for gone, and removed from the cluster.
+        if !read.refused.is_empty() && !tied.apps.is_empty() {
+            return Err(refused(lines(&read.refused)));
+        }
+        frozen.warnings.extend(read.refused.iter().map(ToString::to_string));
         let used = used_objects(&tied, &read.objects, named);
         let wrong = manifests::refuse(&used, &f.target.policy);
         if !wrong.is_empty() {
@@ -138,7 +144,12 @@ impl Engine {
         for (name, app) in f.config.apps.iter().filter(|(name, app)| runs(app, name, f.images)) {
             let mut own = match tied.apps.remove(name) {
                 Some(own) => own,
+                None if !sorted.unclear.is_empty() && !named => {
+                    return Err(refused(format!("{name}: {}", sorted.unclear.join("\n"))));
+                }
                 None => {
+                    let charts = sorted.charts.iter().filter(|_| !named && sorted.kustomize.is_none());
+                    frozen.warnings.extend(charts.map(|chart| chart_unread(name, chart)));
                     frozen.notes.push(format!(
                         "{name}: no manifests name its image, so a Deployment{} is made up for it",
                         if app.kind == AppKind::Web { " and a Service" } else { "" }
@@ -216,20 +227,33 @@ impl Engine {
         }
         let workspace = self.mirrors.checkout(f.repo.repo.id, f.commit, "manifests").await?;
         let place = workspace.path().join(folder);
-        // What it says on the side must not get into what it renders.
+        let machine = |e: std::io::Error| EngineError::Machine(e.to_string());
+        let homes = self.settings.data.join(super::STEP_HOMES);
+        std::fs::create_dir_all(&homes).map_err(machine)?;
+        // To a file: a log cuts long lines.
+        let made = tempfile::NamedTempFile::new_in(&homes).map_err(machine)?;
+        let to = quoted(&made.path().display().to_string());
         let run = match tool {
-            Tool::Kustomize => format!("{} kustomize . 2>\"$HOME/said\"", quoted(&program.display().to_string())),
+            Tool::Kustomize => format!("{} kustomize . >{to}", quoted(&program.display().to_string())),
             Tool::Helm => format!(
-                "{} template {} . --namespace {} --no-hooks --skip-tests 2>\"$HOME/said\"",
+                "{} template {} . --namespace {} --no-hooks --skip-tests >{to}",
                 quoted(&program.display().to_string()),
                 quoted(f.name.as_str()),
                 quoted(&f.target.policy.namespace)
             ),
         };
-        let run = format!("{run} || {{ code=$?; cat \"$HOME/said\"; exit $code; }}");
+        // In blocks of 512 or 1024 bytes: a folder that renders without end must not fill the disk.
+        let run = format!("ulimit -f 65536 && {run}");
         let (ok, text) = run_quietly(self, &run, &place, RENDER_LIMIT, &CancellationToken::new()).await?;
         if ok {
-            return Ok(text.into_bytes());
+            let size = made.as_file().metadata().map_err(machine)?.len();
+            if size > LARGEST_RENDERED {
+                return Err(refused(format!(
+                    "{shown} renders to {size} bytes, and at most {} MiB are read: split it",
+                    LARGEST_RENDERED / 1024 / 1024
+                )));
+            }
+            return std::fs::read(made.path()).map_err(machine);
         }
         let tail: Vec<&str> = text.lines().rev().take(20).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
@@ -250,6 +274,13 @@ fn quoted(text: &str) -> String {
 /// An app that runs as an image.
 fn runs(app: &App, name: &AppName, images: &BTreeMap<String, String>) -> bool {
     images.contains_key(app.image_of.as_ref().unwrap_or(name).as_str())
+}
+
+fn chart_unread(app: &AppName, chart: &str) -> String {
+    let shown = if chart.is_empty() { "." } else { chart };
+    format!(
+        "{app}: the chart in {shown} is not used, because nobody named it: if it is the app's, write `manifests: {shown}`"
+    )
 }
 
 fn has_yaml(paths: &[&str], folder: &str) -> bool {

@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -37,6 +38,14 @@ impl Failed {
                 .into(),
         )
     }
+}
+
+/// What comes before a step's command (room, images, companions) has the step's time limit too, but at least this.
+const PREPARE: Duration = Duration::from_secs(120);
+
+/// How long a step may take until its command begins. The command's own time counts from there.
+pub(super) fn until_begin(spec: &StepSpec) -> Duration {
+    spec.timeout.max(PREPARE)
 }
 
 /// How a step ended, and what it cost. `R`: why we ended it.

@@ -140,6 +140,9 @@ impl RegistryProblem {
     pub fn understood(host: &str, said: &str) -> Option<Self> {
         let text = said.to_lowercase();
         let any = |words: &[&str]| words.iter().any(|w| text.contains(w));
+        // As a word of its own: digests and ports hold any digits.
+        let is_word = |w: &str, codes: &[&str]| codes.contains(&w.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+        let code = |codes: &[&str]| text.split_whitespace().any(|w| is_word(w, codes));
         // The order matters: a quota is told as "denied", a proxy's 413 as "unknown".
         let kind = if any(&["server gave http response to https client"]) {
             ProblemKind::PlainHttp
@@ -147,24 +150,23 @@ impl RegistryProblem {
             ProblemKind::Untrusted
         } else if any(&["no space left on device", "insufficient storage", "quota", "configured upper limit", " 507"]) {
             ProblemKind::Full
-        } else if any(&["413", "entity too large", "payload too large", "size_invalid", "content too large"]) {
+        } else if code(&["413"]) || any(&["entity too large", "payload too large", "size_invalid", "content too large"])
+        {
             ProblemKind::TooLarge
-        } else if any(&["toomanyrequests", "too many requests", "429", "rate limit"]) {
+        } else if code(&["429"]) || any(&["toomanyrequests", "too many requests", "rate limit"]) {
             ProblemKind::RateLimited
         } else if any(&["pull access denied", "repository does not exist"]) {
             // Docker Hub does not say which of the two it is.
             ProblemKind::NotFound
-        } else if any(&["denied", "forbidden", "403", "insufficient_scope", "not allowed"]) {
+        } else if code(&["403"]) || any(&["denied", "forbidden", "insufficient_scope", "not allowed"]) {
             ProblemKind::Forbidden
-        } else if any(&[
-            "unauthorized",
-            "authentication required",
-            "no basic auth credentials",
-            "401",
-            "incorrect username",
-        ]) {
+        } else if code(&["401"])
+            || any(&["unauthorized", "authentication required", "no basic auth credentials", "incorrect username"])
+        {
             ProblemKind::Unauthorized
-        } else if any(&["manifest unknown", "name unknown", "not found", "404", "name_unknown", "manifest_unknown"]) {
+        } else if code(&["404"])
+            || any(&["manifest unknown", "name unknown", "not found", "name_unknown", "manifest_unknown"])
+        {
             ProblemKind::NotFound
         } else if any(&[
             "connection refused",
@@ -190,14 +192,13 @@ impl RegistryProblem {
             "service unavailable",
             "gateway timeout",
             "unknown: unknown error",
-            "500",
-            "502",
-            "503",
-            "504",
             "eof",
-        ]) {
+        ]) || code(&["500", "502", "503", "504"])
+        {
             ProblemKind::Broken
-        } else if any(&["manifest invalid", "name invalid", "tag invalid", "digest invalid", "unsupported", "400"]) {
+        } else if code(&["400"])
+            || any(&["manifest invalid", "name invalid", "tag invalid", "digest invalid", "unsupported"])
+        {
             ProblemKind::Refused
         } else {
             return None;

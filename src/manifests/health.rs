@@ -201,6 +201,7 @@ fn container(pod: &Value, status: &Value, events: &[Value], log_tail: Option<&[S
                 .rev()
                 .map(message)
                 .find(|m| m.contains("Failed to pull image") || m.contains("failed to pull"))
+                .or(said.split_once("ErrImagePull: ").map(|(_, why)| why))
                 .or(Some(said).filter(|s| !s.contains("Back-off")));
             pull(image, answer.unwrap_or_default())
         }
@@ -215,9 +216,10 @@ fn container(pod: &Value, status: &Value, events: &[Value], log_tail: Option<&[S
             let now = status.pointer("/state/terminated");
             let before =
                 status.pointer("/lastState/terminated").filter(|_| restarts > 0 || reason == "CrashLoopBackOff");
-            // A running container that ended before has come up again; its probe tells more.
+            // A running container that ended before has come up again; its probe tells more, once it was asked.
             let running = status.pointer("/state/running").is_some();
-            let ended = now.or(before.filter(|_| !running))?;
+            let probed = events.iter().any(|e| matches!(text(e, "/reason"), "Unhealthy" | "ProbeWarning"));
+            let ended = now.or(before.filter(|_| !(running && probed)))?;
             // An init container that did its work.
             if ended.get("exitCode").and_then(Value::as_i64) == Some(0) && reason.is_empty() {
                 return None;
@@ -232,20 +234,16 @@ fn container(pod: &Value, status: &Value, events: &[Value], log_tail: Option<&[S
 fn pull(image: &str, answer: &str) -> String {
     let lower = answer.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|p| lower.contains(p));
-    let meaning = if has(&["toomanyrequests", "rate limit", "429"]) {
+    // As a word of its own: digests and ports hold any digits.
+    let is_word = |w: &str, codes: &[&str]| codes.contains(&w.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
+    let code = |codes: &[&str]| lower.split_whitespace().any(|w| is_word(w, codes));
+    let meaning = if has(&["toomanyrequests", "too many requests", "rate limit"]) || code(&["429"]) {
         "the registry allows no more pulls for now"
-    } else if has(&[
-        "unauthorized",
-        "authentication required",
-        "no basic auth",
-        "access denied",
-        "forbidden",
-        "denied",
-        "401",
-        "403",
-    ]) {
+    } else if has(&["unauthorized", "authentication required", "no basic auth", "access denied", "forbidden", "denied"])
+        || code(&["401", "403"])
+    {
         "the registry does not let the cluster in (or has no such image): is its login among the operator's registries?"
-    } else if has(&["not found", "manifest unknown", "404", "name unknown"]) {
+    } else if has(&["not found", "manifest unknown", "name unknown"]) || code(&["404"]) {
         "the registry has no such image"
     } else if has(&["x509", "certificate"]) {
         "the node does not trust the registry's certificate"

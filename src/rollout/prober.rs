@@ -89,6 +89,8 @@ struct PerApp {
     /// Who answered when, lately.
     answers: VecDeque<(Timestamp, String)>,
     latencies: VecDeque<(Timestamp, Duration)>,
+    /// What was sent before that moment may have met a target that was away.
+    forgotten: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -139,7 +141,9 @@ impl Inner {
                 if app.window.len() >= PROBES.1 as usize {
                     app.window.pop_front();
                 }
-                app.window.push_back(o.result.as_ref().map(|_| ()).map_err(Clone::clone));
+                if app.forgotten.is_none_or(|at| o.sent_at >= at) {
+                    app.window.push_back(o.result.as_ref().map(|_| ()).map_err(Clone::clone));
+                }
                 f.after.add(o.took);
             }
             _ => {
@@ -248,6 +252,10 @@ impl Prober {
         let mut inner = self.state.lock();
         let Inner { figures, apps } = &mut *inner;
         let Some(app) = apps.get_mut(app) else { return };
+        // None of what was seen came before that moment.
+        if app.latencies.iter().all(|(sent_at, _)| *sent_at >= at) {
+            (app.before_sent, app.before_failed) = (0, 0);
+        }
         app.flip = Some(Flip { at, left: left.map(|s| s.as_str().to_owned()), back });
         app.window.clear();
         for (sent_at, took) in std::mem::take(&mut app.latencies) {
@@ -262,7 +270,11 @@ impl Prober {
 
     /// Forgets what the window shows: the way to the app was away, which says nothing about the app.
     pub fn forget(&self) {
-        self.state.lock().apps.values_mut().for_each(|a| a.window.clear());
+        let now = clock::now();
+        for app in self.state.lock().apps.values_mut() {
+            app.window.clear();
+            app.forgotten = Some(now);
+        }
     }
 
     /// The last probes of each app.

@@ -247,7 +247,8 @@ pub(super) fn report(
         ok: result.ok,
         words: mask(secrets, &result.words),
         tail: result.tail.iter().map(|l| mask(secrets, l)).collect(),
-        started,
+        // An engine may note the begin after the end of a command that took no time (moby issue 45445).
+        started: started.min(ended),
         ended,
     }
 }

@@ -160,7 +160,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["domain", "clock", "failpoint"]),
     ("github", &["domain", "clock", "failpoint"]),
     ("docker", &["settings"]),
-    ("cluster", &["settings"]),
+    ("cluster", &["clock", "settings"]),
     ("exec", &["domain", "clock", "cluster", "docker", "failpoint"]),
     ("image", &["clock", "docker", "domain", "failpoint", "infer"]),
     ("agent", &["domain", "clock", "failpoint"]),

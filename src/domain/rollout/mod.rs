@@ -13,12 +13,13 @@
 //!
 //! * [`desired`]: what shall be live, frozen when the rollout is made; the names of slots.
 //! * [`observed`]: what is live now.
-//! * [`progress`]: what was done and seen so far; the record that a reporter shows.
+//! * [`app_progress`], [`progress`]: what was done and seen so far; the record that a reporter shows.
 //! * [`figures`]: latencies, probes and real requests.
 //! * [`manifests`]: an app's Kubernetes objects, frozen with its release.
 //! * [`machine`]: the rules.
 //! * [`keep`]: which slots may be retired.
 
+pub mod app_progress;
 pub mod desired;
 pub mod figures;
 pub mod keep;
@@ -29,13 +30,14 @@ pub mod progress;
 
 use serde::{Deserialize, Serialize};
 
+pub use app_progress::{AppProgress, CommandReport};
 pub use desired::{AppSpec, CommandSpec, Desired, DesiredApp, EnvironmentKey, Kind, PreDeploySpec, ProbeSpec};
 pub use figures::{Histogram, ProbeFailure, ProbeFigures, ProbeWindow, Traffic};
 pub use keep::{Kept, in_use, retire_due};
 pub use machine::{Step, next};
 pub use manifests::{AppManifests, ManifestPolicy, Shape};
 pub use observed::{Fence, Live, LiveApp, Observed, ObservedApp, ObservedSlot, Requests};
-pub use progress::{AppProgress, Asked, CommandReport, End, Ended, Message, PhaseTime, Progress};
+pub use progress::{Asked, End, Ended, Message, PhaseTime, Progress, after};
 
 use super::ids::{AppName, Slot};
 

@@ -26,6 +26,9 @@ pub struct Observed {
     pub unreachable: Option<String>,
     /// Whose it is.
     pub fence: Fence,
+    /// The target was away, and who leads its requests may have followed late until then: what waits for them counts
+    /// from that moment. None: it was not.
+    pub follows_since: Option<Timestamp>,
     /// The apps of the rollout that exist there.
     pub apps: BTreeMap<AppName, ObservedApp>,
     /// The last probes, by app; filled in by the driver.
@@ -36,7 +39,13 @@ impl Observed {
     /// Nothing could be read.
     #[must_use]
     pub fn unreachable(why: impl Into<String>) -> Self {
-        Self { unreachable: Some(why.into()), fence: Fence::Lower, apps: BTreeMap::new(), probes: BTreeMap::new() }
+        Self { unreachable: Some(why.into()), ..Self::of(Fence::Lower, BTreeMap::new()) }
+    }
+
+    /// What was read of a target that was never away; the probes are the driver's.
+    #[must_use]
+    pub fn of(fence: Fence, apps: BTreeMap<AppName, ObservedApp>) -> Self {
+        Self { unreachable: None, fence, follows_since: None, apps, probes: BTreeMap::new() }
     }
 }
 

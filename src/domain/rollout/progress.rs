@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Effect, Phase,
+    app_progress::{AppProgress, AtSwitch, Base},
     desired::{Desired, same_content},
     figures::{ProbeFigures, Traffic},
     keep::Kept,
-    observed::{Observed, Requests},
+    observed::Observed,
 };
 use crate::domain::ids::{AppName, RolloutId, Slot};
 
@@ -67,83 +68,6 @@ pub struct PhaseTime {
     pub started: Timestamp,
     /// To; None: still in it.
     pub ended: Option<Timestamp>,
-}
-
-/// What was done for one app.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct AppProgress {
-    /// What stood there when the environment was claimed; None: not claimed yet.
-    pub base: Option<Base>,
-    /// The command before the slot.
-    pub pre_deploy: Option<CommandReport>,
-    /// The new slot was started by this rollout.
-    pub put: bool,
-    /// When the new slot was ready for good the first time.
-    pub warm_at: Option<Timestamp>,
-    /// The test of the new slot.
-    pub smoke: Option<CommandReport>,
-    /// When it was switched.
-    pub switched_at: Option<Timestamp>,
-    /// When it was switched back.
-    pub back_at: Option<Timestamp>,
-    /// Counters right before the flip.
-    pub at_switch: Option<AtSwitch>,
-    /// Real requests that the new slot got since the flip.
-    pub traffic: Traffic,
-    /// Requests still in flight on the old slot when the drain time was over (streams, websockets): they go on until
-    /// that slot is retired.
-    pub undrained: Option<u64>,
-    /// Its probes failed before the flip too, so they prove nothing.
-    #[serde(default)]
-    pub blind: bool,
-    /// A crash left `pre_deploy` under way: it may have run twice.
-    #[serde(default)]
-    pub pre_deploy_again: bool,
-    /// Its new slot, or what was made for it, was removed.
-    #[serde(default)]
-    pub cleared: bool,
-}
-
-/// What stood there before this rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
-    /// The slot that served: the way back.
-    pub active: Option<Slot>,
-    /// The live slot runs the very same thing with the same configuration: nothing to do for this app.
-    pub unchanged: bool,
-    /// The new slot's name stood there already: it isn't removed when this rollout ends early.
-    pub existed: bool,
-}
-
-/// Counters right before a flip.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct AtSwitch {
-    /// Restarts of the new slot.
-    pub new_restarts: u32,
-    /// Requests of the new slot.
-    pub new: Requests,
-    /// Restarts of the old slot.
-    pub old_restarts: u32,
-    /// Requests of the old slot.
-    pub old: Requests,
-    /// Copies that the new slot had ready: one that is made larger later has not lost any.
-    #[serde(default)]
-    pub new_ready: u32,
-}
-
-/// A command's end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandReport {
-    /// Whether it ended with code 0 in time.
-    pub ok: bool,
-    /// How it ended: `exit code 1`, `killed at its time limit of 1m`.
-    pub words: String,
-    /// The last lines that it printed (at most 30).
-    pub tail: Vec<String>,
-    /// When it began.
-    pub started: Timestamp,
-    /// When it ended.
-    pub ended: Timestamp,
 }
 
 /// Something worth telling.
@@ -263,7 +187,8 @@ pub struct End {
 }
 
 /// `at` plus `length`, without an overflow.
-pub(super) fn after(at: Timestamp, length: Duration) -> Timestamp {
+#[must_use]
+pub fn after(at: Timestamp, length: Duration) -> Timestamp {
     SignedDuration::try_from(length).ok().and_then(|d| at.checked_add(d).ok()).unwrap_or(Timestamp::MAX)
 }
 
@@ -361,6 +286,11 @@ impl Progress {
             state.pre_deploy_again = true;
         }
         self.intent = Some(action.clone());
+        if let Action::PreDeploy { app } | Action::PutSlot { app } | Action::Switch { app, .. } = action
+            && let Some(state) = self.apps.get_mut(app)
+        {
+            state.begun = true;
+        }
         if let Action::Switch { app, from, to } = action
             && let Some(state) = self.apps.get_mut(app)
             && state.at_switch.is_none()
@@ -417,6 +347,7 @@ impl Progress {
             (Action::PutSlot { app }, _) => {
                 if let Some(state) = self.apps.get_mut(app) {
                     state.put = true;
+                    state.put_at = Some(now);
                 }
             }
             (Action::Switch { app, to, .. }, Effect::Switched { at }) => {

@@ -1,6 +1,7 @@
 //! A step's container from start to end: output, limits, TERM and KILL.
 
 use std::{
+    collections::HashMap,
     future::pending,
     path::PathBuf,
     pin::pin,
@@ -12,8 +13,8 @@ use bollard::{
     errors::Error as ApiError,
     models::{ContainerState, ContainerStatsResponse},
     query_parameters::{
-        AttachContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, StartContainerOptions,
-        StatsOptionsBuilder, WaitContainerOptionsBuilder,
+        AttachContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
+        StartContainerOptions, StatsOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Failed, Journal, human};
 use crate::{
+    clock,
     docker::{Docker, DockerError, said},
     domain::run::StepEnd,
     exec::files::tree_size,
@@ -54,7 +56,6 @@ pub(super) struct Follow<'a> {
     pub(super) container: &'a str,
     pub(super) journal: &'a Journal,
     pub(super) cancel: &'a CancellationToken,
-    pub(super) deadline: Option<Instant>,
     pub(super) grace: Duration,
     pub(super) timeout: Duration,
     pub(super) memory: Option<u64>,
@@ -84,6 +85,7 @@ impl Follow<'_> {
         let attached = api.attach_container(self.container, Some(options)).await;
         let mut output = attached.map_err(DockerError::api("listening to the step".into()))?.output;
         api.start_container(self.container, None::<StartContainerOptions>).await.map_err(refused)?;
+        let deadline = Instant::now().checked_add(self.timeout);
         let mut over = pin!(exit_code(self.docker, self.container));
         let usage = Mutex::new(Usage::default());
         let mut watching = pin!(self.watch(&usage));
@@ -95,7 +97,7 @@ impl Follow<'_> {
                 last_words = Instant::now().checked_add(LAST_WORDS);
             }
             let next = match ending {
-                None => self.deadline,
+                None => deadline,
                 Some((_, since)) if !killed => since.checked_add(self.grace),
                 Some(_) => None,
             };
@@ -145,12 +147,8 @@ impl Follow<'_> {
         let code = code.unwrap_or(-1);
         let why = ending.map(|(why, _)| why);
         let mut out_of_memory = self.state().await?.oom_killed == Some(true);
-        // The engine hears of it on another way than of the end: it may note it a moment later.
-        let asked_until = Instant::now() + OOM_LATE;
-        while code == KILLED && why.is_none() && self.memory.is_some() && !out_of_memory && Instant::now() < asked_until
-        {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            out_of_memory = self.state().await?.oom_killed == Some(true);
+        if code != 0 && why.is_none() && self.memory.is_some() && !out_of_memory {
+            out_of_memory = self.ran_out_of_memory(code).await;
         }
         let limit = self.memory.unwrap_or(0);
         let end = match (why, code) {
@@ -184,6 +182,18 @@ impl Follow<'_> {
             // It has just ended, or the engine is away: waiting for its end will tell.
             tracing::debug!(container = self.container, signal, %error, "a signal did not arrive");
         }
+    }
+
+    /// Whether the engine was told that it ran out of memory. It hears of that on another way than of the end, and notes it
+    /// in the container's state only when it comes first.
+    async fn ran_out_of_memory(&self, code: i32) -> bool {
+        let until = clock::now() + if code == KILLED { OOM_LATE } else { Duration::ZERO };
+        let until = format!("{}.{:09}", until.as_second(), until.subsec_nanosecond());
+        let filters =
+            HashMap::from([("type", vec!["container"]), ("container", vec![self.container]), ("event", vec!["oom"])]);
+        let options = EventsOptionsBuilder::default().since("0").until(&until).filters(&filters).build();
+        let mut told = pin!(self.docker.api().events(Some(options)));
+        matches!(told.next().await, Some(Ok(_)))
     }
 
     async fn state(&self) -> Result<ContainerState, DockerError> {

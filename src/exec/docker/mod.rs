@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use self::{body::Person, follow::Reason, held::Held};
 pub use super::limits::StepLimits;
 use super::{
-    contained::{Attempt, Ended, Failed, Live, locking},
+    contained::{Attempt, Ended, Failed, Live, locking, until_begin},
     journal::{Journal, human},
     limits::Limits,
     local::{ContainerStep, ExecError, Executor, StepSpec},
@@ -138,13 +138,7 @@ impl Inner {
         journal: &Journal,
         cancel: &CancellationToken,
     ) -> Result<Ended<Reason>, Failed> {
-        let deadline = journal.begin.checked_add(spec.timeout);
-        let until = async {
-            match deadline {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let before = until_begin(spec);
         // Whatever was begun when it is dropped is removed by its label.
         let ready = tokio::select! {
             ready = self.prepare(spec, step, held, journal) => ready?,
@@ -152,8 +146,8 @@ impl Inner {
                 journal.note("cancelled before it began");
                 return Ok(Ended::new(StepEnd::Cancelled));
             }
-            () = until => {
-                journal.note(&format!("the time limit of {} s is reached before it began", spec.timeout.as_secs()));
+            () = tokio::time::sleep(before) => {
+                journal.note(&format!("the time limit of {} s is reached before it began", before.as_secs()));
                 return Ok(Ended::new(StepEnd::TimedOut));
             }
         };
@@ -162,7 +156,6 @@ impl Inner {
             container: &ready.container,
             journal,
             cancel,
-            deadline,
             grace: spec.grace,
             timeout: spec.timeout,
             memory: ready.memory,

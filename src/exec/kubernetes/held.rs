@@ -68,6 +68,11 @@ impl Held {
         self.lock.clone()
     }
 
+    /// The attempt.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The label that only this attempt has, as a selector.
     pub(super) fn selector(&self) -> String {
         format!("{ATTEMPT}={}", self.id)

@@ -45,7 +45,11 @@ pub mod unpack;
 mod waiting;
 mod watch;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -54,7 +58,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{follow::Reason, held::Held};
 use super::{
-    contained::{Attempt, Ended, Failed, Live, locking},
+    contained::{Attempt, Ended, Failed, Live, locking, until_begin},
     journal::Journal,
     limits::StepLimits,
     local::{ContainerStep, ExecError, Executor, StepSpec},
@@ -163,7 +167,7 @@ impl Inner {
         journal: &Journal,
         cancel: &CancellationToken,
     ) -> Result<Ended<Reason>, Failed> {
-        let deadline = journal.begin.checked_add(spec.timeout);
+        let before = until_begin(spec);
         // Whatever was begun when it is dropped is removed by its label.
         let ready = tokio::select! {
             ready = self.prepare(spec, step, held, journal) => ready?,
@@ -171,8 +175,8 @@ impl Inner {
                 journal.note("cancelled before it began");
                 return Ok(Ended::new(StepEnd::Cancelled));
             }
-            () = follow::at(deadline) => {
-                journal.note(&format!("the time limit of {} s is reached before it began", spec.timeout.as_secs()));
+            () = tokio::time::sleep(before) => {
+                journal.note(&format!("the time limit of {} s is reached before it began", before.as_secs()));
                 return Ok(Ended::new(StepEnd::TimedOut));
             }
         };
@@ -182,7 +186,7 @@ impl Inner {
             pod: &ready.pod,
             journal,
             cancel,
-            deadline,
+            deadline: Instant::now().checked_add(spec.timeout),
             spec,
             step,
             lock: held.lock(),

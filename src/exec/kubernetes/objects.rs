@@ -43,8 +43,11 @@ const SHM: u64 = 512 << 20;
 
 /// Where a pod of a step belongs.
 pub(super) struct Place<'a> {
-    /// Of the Job and all that is with it.
+    /// Of the Job.
     pub(super) name: &'a str,
+    /// Of what belongs to the Job: another for each attempt, because the cluster takes a moment for what belonged to the
+    /// one before.
+    pub(super) attempt: &'a str,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) limits: &'a Limits,
     /// Bytes of disk.
@@ -159,7 +162,7 @@ pub(super) fn env_secret(
     env: &BTreeMap<String, String>,
 ) -> Result<Secret, ExecError> {
     made(json!({
-        "metadata": meta(&env_name(place.name), place, owner),
+        "metadata": meta(&env_name(place.attempt), place, owner),
         "type": "Opaque",
         "immutable": true,
         "stringData": env,
@@ -192,7 +195,7 @@ pub(super) fn logins(step: &ContainerStep, logins: &Logins) -> Option<Value> {
 /// The Secret that the kubelet logs in with ("Pull an Image from a Private Registry").
 pub(super) fn login_secret(place: &Place<'_>, owner: &Value, logins: &Value) -> Result<Secret, ExecError> {
     made(json!({
-        "metadata": meta(&login_name(place.name), place, owner),
+        "metadata": meta(&login_name(place.attempt), place, owner),
         "type": "kubernetes.io/dockerconfigjson",
         "immutable": true,
         "stringData": { ".dockerconfigjson": logins.to_string() },
@@ -202,7 +205,7 @@ pub(super) fn login_secret(place: &Place<'_>, owner: &Value, logins: &Value) -> 
 /// Nothing in, nothing out: for steps that reach no more than their companions, which share their pod.
 pub(super) fn closed(place: &Place<'_>, owner: &Value) -> Result<NetworkPolicy, ExecError> {
     made(json!({
-        "metadata": meta(place.name, place, owner),
+        "metadata": meta(place.attempt, place, owner),
         "spec": {
             "podSelector": { "matchLabels": { (super::ATTEMPT): place.labels[super::ATTEMPT] } },
             "policyTypes": ["Ingress", "Egress"],
@@ -264,7 +267,7 @@ pub(super) fn job(spec: &StepSpec, step: &ContainerStep, image: &str, place: &Pl
             .collect(),
         amounts(place.limits.memory, place.limits.cpu, place.disk),
     );
-    main["envFrom"] = json!([{ "secretRef": { "name": env_name(place.name) } }]);
+    main["envFrom"] = json!([{ "secretRef": { "name": env_name(place.attempt) } }]);
     let mut containers = vec![main, keeper];
     for (name, service) in &step.services {
         containers.push(beside(name, service, place)?);
@@ -295,7 +298,7 @@ pub(super) fn job(spec: &StepSpec, step: &ContainerStep, image: &str, place: &Pl
         "containers": containers,
     });
     if place.logs_in {
-        pod["imagePullSecrets"] = json!([{ "name": login_name(place.name) }]);
+        pod["imagePullSecrets"] = json!([{ "name": login_name(place.attempt) }]);
     }
     if !step.services.is_empty() {
         let names: Vec<&String> = step.services.keys().collect();

@@ -106,10 +106,12 @@ impl Inner {
         // The same name for the same step of a job: an earlier attempt that is still there is met.
         let mark = format!("{}\n{}\n{}", self.cluster.owner(), step.job, spec.log.display());
         let name = format!("step-{}", Digest::of(mark.as_bytes()).short());
+        let attempt = format!("step-{}", held.id());
         let logins = objects::logins(step, &self.logins);
         let guarded = |image: &str| Reference::parse(image).is_some_and(|r| self.logins.guards(&r));
         let place = objects::Place {
             name: &name,
+            attempt: &attempt,
             labels: held.labels(&label(&step.job)),
             limits,
             disk: self.limits.disk,

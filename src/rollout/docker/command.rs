@@ -145,8 +145,12 @@ impl DockerTarget {
         let started = found.state.as_ref().and_then(|s| parse_time(s.started_at.as_deref())).unwrap_or_else(clock::now);
         let limit = SignedDuration::try_from(limit).unwrap_or(SignedDuration::MAX);
         let deadline = started.checked_add(limit).unwrap_or(Timestamp::MAX);
-        let mut log = Log::open(path, started).map_err(|e| failed(format!("{}: {e}", path.display())))?;
-        let mut late = false;
+        let open = || Log::open(path, started).map_err(|e| failed(format!("{}: {e}", path.display())));
+        // Docker up to 20.10 drops the last lines that are on their way when a container ends: only what is read after its
+        // end is whole. And one that has ended is not late, however late we look.
+        let mut whole = !is_running(&found);
+        let (mut limited, mut late) = (!whole, false);
+        let mut log = open()?;
         let mut output = self.engine.follow_log(id);
         loop {
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or_default();
@@ -156,17 +160,24 @@ impl DockerTarget {
                     // The end of the container, or of the engine.
                     Some(Err(_)) | None => {
                         let found = self.engine.inspect(id).await?;
-                        if !is_running(&found) {
+                        let ended = !is_running(&found);
+                        if ended && whole {
                             return Ok((found, log.close(), late));
                         }
-                        tokio::time::sleep(AWAY).await;
-                        log = Log::open(path, started).map_err(|e| failed(format!("{}: {e}", path.display())))?;
+                        if !ended {
+                            tokio::time::sleep(AWAY).await;
+                        }
+                        (whole, limited) = (ended, limited && !ended);
+                        log = open()?;
                         output = self.engine.follow_log(id);
                     }
                 },
-                () = tokio::time::sleep(left), if !late => {
-                    late = true;
-                    self.engine.stop(id).await?;
+                () = tokio::time::sleep(left), if limited => {
+                    limited = false;
+                    if is_running(&self.engine.inspect(id).await?) {
+                        late = true;
+                        self.engine.stop(id).await?;
+                    }
                 }
             }
         }

@@ -71,7 +71,7 @@ impl DockerTarget {
                 Err(away) => return Observed::unreachable(away.to_string()),
             }
         }
-        Observed { unreachable: None, fence, apps, probes: BTreeMap::new() }
+        Observed::of(fence, apps)
     }
 
     async fn app(

@@ -5,6 +5,8 @@
 //!   and then the plain one is stopped. Pods of a new release must never match the old, wider selector.
 //! * A worker: its Deployment counts as the first slot, and is stopped when the next one starts.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,9 @@ use crate::{
     manifests::SLOT,
     rollout::TargetError,
 };
+
+/// Time alone can make a take-over ready for its next part.
+const LOOK: Duration = Duration::from_millis(200);
 
 impl KubernetesTarget {
     /// Takes what stands there into our care, once; does nothing for what is ours already.
@@ -243,10 +248,27 @@ impl KubernetesTarget {
         {
             self.cluster().apply(&scaler).await?;
         }
-        let since = door.switched_at().map(|at| clock::now().duration_since(at).unsigned_abs()).unwrap_or_default();
-        tokio::select! {
-            () = stop.cancelled() => return Err(TargetError::Stopped),
-            () = tokio::time::sleep(self.config.settle.saturating_sub(since)) => {}
+        let deadline = tokio::time::Instant::now() + self.config.settle + desired.start_timeout;
+        let mut changes = self.watched().changes();
+        loop {
+            changes.mark_unchanged();
+            let found = self.slots(&desired.key, &app.name, Some(&door), None);
+            if let Active::Slot(slot) = Self::active(&door, &found, None)
+                && found.iter().any(|f| f.slot == slot && self.settled(&door, f))
+            {
+                break;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return Err(TargetError::Stopped),
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(failed(format!(
+                        "the Service {} does not come to lead to the copy of {plain} alone; both go on",
+                        door.name()
+                    )));
+                }
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
         if self.watched().get(Kind::Deployment, &plain).is_some() {
             self.scale(&plain, 0).await?;

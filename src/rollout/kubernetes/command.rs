@@ -71,6 +71,8 @@ impl KubernetesTarget {
         let mut job = manifests::pre_deploy_job(put::manifests_of(app)?, &order, &command.run, command.timeout)
             .map_err(failed)?;
         job["metadata"]["name"] = json!(object_name(&format!("{}-{what}-{}", app.name, desired.rollout), 57));
+        // Until the command has begun; then its own limit counts (`limit_from_begin`).
+        job["spec"]["activeDeadlineSeconds"] = json!((command.timeout + SLACK).as_secs());
         // Its end is recorded within seconds; whoever wants to look at its pod has an hour.
         job["spec"]["ttlSecondsAfterFinished"] = json!(3600);
         Ok(job)
@@ -95,8 +97,8 @@ impl KubernetesTarget {
             Err(other) => return Err(other.into()),
         }
         failpoint::hit("kubernetes.command.after_create");
-        let deadline = tokio::time::Instant::now() + limit + SLACK;
-        let mut trouble = None;
+        let deadline = tokio::time::Instant::now() + limit + SLACK + SLACK;
+        let (mut trouble, mut limited) = (None, false);
         let mut changes = self.watched().changes();
         let found = loop {
             changes.mark_unchanged();
@@ -106,6 +108,9 @@ impl KubernetesTarget {
                 break found;
             }
             trouble = self.why_job(name(job)).or(trouble);
+            if !limited {
+                limited = self.limit_from_begin(&found, limit).await?;
+            }
             tokio::select! {
                 () = stop.cancelled() => {
                     self.cluster().delete("batch/v1", "Job", name(job), None).await?;
@@ -127,7 +132,10 @@ impl KubernetesTarget {
         let ok = ended(&found) == Some(true);
         let late = conditions(&found).any(|c| text(c, "/reason") == "DeadlineExceeded");
         let words = match code {
-            _ if late => format!("killed at its time limit of {} s", limit.as_secs()),
+            _ if late && (limited || trouble.is_none()) => {
+                format!("killed at its time limit of {} s", limit.as_secs())
+            }
+            _ if late => format!("given up: {}", trouble.unwrap_or_default()),
             Some((137, "OOMKilled")) => "it ran out of memory".to_owned(),
             Some((code, _)) => format!("exit code {code}"),
             None if ok => "exit code 0".to_owned(),
@@ -137,6 +145,22 @@ impl KubernetesTarget {
         let started = time("/status/startTime").unwrap_or_else(clock::now);
         let end = time("/status/completionTime").unwrap_or_else(clock::now);
         Ok(Effect::Ran(self.report(&CommandResult { ok, words, tail }, started, end)))
+    }
+
+    /// Has the command's time limit count from when its container began: a Job's own counts from before there is a pod ("Jobs",
+    /// "Job termination and cleanup"). Answers whether it does.
+    async fn limit_from_begin(&self, job: &Value, limit: Duration) -> Result<bool, TargetError> {
+        let pod = self.pod_of(name(job));
+        let time = |of: &Value, pointer: &str| text(of, pointer).parse::<Timestamp>().ok();
+        let state =
+            |which: &str| time(pod.as_deref()?, &format!("/status/containerStatuses/0/state/{which}/startedAt"));
+        let Some(begun) = state("running").or_else(|| state("terminated")) else { return Ok(false) };
+        let before = begun.duration_since(time(job, "/status/startTime").unwrap_or(begun)).unsigned_abs();
+        // Whole seconds are all that a Job knows of.
+        let seconds = before.as_secs() + limit.as_secs().max(1);
+        let fields = json!({"spec": {"activeDeadlineSeconds": seconds}});
+        self.cluster().merge("batch/v1", "Job", name(job), &fields).await?;
+        Ok(true)
     }
 
     /// A Job's pod: it makes one, and none after it.
@@ -152,7 +176,10 @@ impl KubernetesTarget {
 
     /// The output of a Job's pod into its log, `MS\tTEXT` a line; its exit code with the reason, and its last lines.
     async fn output(&self, job: &str, path: &std::path::Path) -> (Option<(u32, &'static str)>, Vec<String>) {
-        let Some(pod) = self.pod_of(job) else { return (None, Vec::new()) };
+        // Read, not watched: the Job's end may be newer than what was heard of its pod.
+        let params = kube::api::ListParams::default().labels(&format!("job-name={job}"));
+        let found = self.cluster().list("v1", "Pod", &params).await.unwrap_or_default();
+        let Some(pod) = found.into_iter().next() else { return (None, Vec::new()) };
         let terminated = pod.pointer("/status/containerStatuses/0/state/terminated");
         let code = terminated.and_then(|t| {
             let reason = if text(t, "/reason") == "OOMKilled" { "OOMKilled" } else { "" };

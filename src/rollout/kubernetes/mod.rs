@@ -28,6 +28,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +75,8 @@ pub struct KubernetesTarget {
     ready: Mutex<Readiness>,
     /// Why a pod is not ready, by its name, and when that was asked.
     whys: Mutex<HashMap<String, (Instant, Option<String>)>>,
+    /// By Service: which flip, and since when its endpoints are those of the slot that it leads to.
+    led: Mutex<HashMap<String, (Timestamp, Timestamp)>>,
 }
 
 impl From<Fault> for TargetError {
@@ -97,7 +100,7 @@ impl KubernetesTarget {
     /// For one environment.
     #[must_use]
     pub fn new(config: KubernetesConfig) -> Self {
-        Self { config, ready: Mutex::default(), whys: Mutex::default() }
+        Self { config, ready: Mutex::default(), whys: Mutex::default(), led: Mutex::default() }
     }
 
     fn watched(&self) -> &Watched {

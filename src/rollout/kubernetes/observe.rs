@@ -23,7 +23,7 @@ use crate::{
         ids::{AppName, Epoch, Slot},
         rollout::{
             AppManifests, Desired, DesiredApp, EnvironmentKey, Fence, Live, LiveApp, Observed, ObservedApp,
-            ObservedSlot, Requests,
+            ObservedSlot, Requests, after,
         },
     },
     manifests,
@@ -61,7 +61,7 @@ impl KubernetesTarget {
             };
             apps.insert(app.name.clone(), self.app(desired, app, &door).await);
         }
-        Observed { unreachable: None, fence, apps, probes: BTreeMap::new() }
+        Observed { follows_since: self.follows_since(), ..Observed::of(fence, apps) }
     }
 
     async fn app(&self, desired: &Desired, app: &DesiredApp, door: &Door) -> ObservedApp {
@@ -182,12 +182,26 @@ impl KubernetesTarget {
     }
 
     /// Whether everybody is led to the live slot's pods alone: the endpoints say so, and every node had time to follow.
-    fn settled(&self, door: &Door, live: &Found) -> bool {
+    pub(super) fn settled(&self, door: &Door, live: &Found) -> bool {
         let reached = self.endpoints(door.name());
         let pods = self.pods(live).0;
         let ours = reached.iter().all(|uid| pods.iter().any(|p| text(p, "/metadata/uid") == uid));
-        let since = door.switched_at().map(|at| clock::now().duration_since(at).unsigned_abs());
-        ours && !reached.is_empty() && since.is_none_or(|t| t >= self.config.settle)
+        let mut led = self.led.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ours || reached.is_empty() {
+            led.remove(door.name());
+            return false;
+        }
+        let Some(flip) = door.switched_at() else { return true };
+        // The nodes hear of it from the endpoints, which may come later than the flip.
+        let known = led.get(door.name()).filter(|(of, _)| *of == flip).map_or_else(clock::now, |(_, since)| *since);
+        led.insert(door.name().to_owned(), (flip, known));
+        let since = self.follows_since().map_or(known, |at| at.max(known));
+        clock::now() >= after(since, self.config.settle)
+    }
+
+    /// Since when the nodes follow again what the API server was told, if it was away.
+    fn follows_since(&self) -> Option<Timestamp> {
+        self.watched().gap().map(|gap| after(gap.ended, catch_up(gap.lasted)))
     }
 
     /// The autoscaler still must not shrink anything.
@@ -210,7 +224,7 @@ impl KubernetesTarget {
         let words = match unready {
             Some(pod) => {
                 let events = self.events(text(pod, "/metadata/uid")).await;
-                let tail = if restarts(pod) > 0 { self.tail(pod, true).await } else { self.tail(pod, false).await };
+                let tail = self.tail(pod).await;
                 manifests::why(pod, &events, tail.as_deref()).map(|w| format!("pod {}: {w}", name(pod)))
             }
             None => {
@@ -241,9 +255,11 @@ impl KubernetesTarget {
     }
 
     /// The last lines of the container that does badly.
-    async fn tail(&self, pod: &Value, previous: bool) -> Option<Vec<String>> {
+    async fn tail(&self, pod: &Value) -> Option<Vec<String>> {
         let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
         let bad = statuses.iter().find(|c| c.get("ready").and_then(Value::as_bool) != Some(true))?;
+        // One that ended and was not started again is the last run itself; else the run before it is meant.
+        let previous = bad.pointer("/state/terminated").is_none() && number(bad, "/restartCount").unwrap_or(0) > 0;
         let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
             kube::Api::namespaced(self.cluster().client().clone(), self.cluster().namespace());
         let params = kube::api::LogParams {
@@ -255,6 +271,10 @@ impl KubernetesTarget {
         };
         // Words are a help, and no reason to wait for a node that hangs.
         let log = tokio::time::timeout(LOG_PATIENCE, pods.logs(name(pod), &params)).await.ok()?.ok()?;
+        // The kubelet's word for a log that is gone; it comes as if it were the log.
+        if log.starts_with("unable to retrieve container logs for") {
+            return None;
+        }
         Some(log.lines().map(|l| self.mask(l)).collect())
     }
 
@@ -323,6 +343,13 @@ impl KubernetesTarget {
         }
         targets
     }
+}
+
+/// So long after an outage a node's proxy may try again for the last time. Each of its pauses is about as long as all
+/// before it together, doubled by chance at most, and none is longer than a minute (client-go's reflector: 0.8 s that
+/// doubles up to 30 s, each with a jitter of up to as much again).
+fn catch_up(outage: Duration) -> Duration {
+    (outage.saturating_mul(2) + Duration::from_secs(2)).min(Duration::from_secs(60))
 }
 
 /// Made before that moment. Creation times have whole seconds.

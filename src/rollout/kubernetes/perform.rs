@@ -59,7 +59,7 @@ impl KubernetesTarget {
             Action::Follow { app } => {
                 let app = find(app)?;
                 let door = self.fence(&desired.key, app, epoch).await?;
-                self.follow(&desired.key, app, &door).await.map(|()| Effect::Done)
+                self.follow(desired, app, &door).await.map(|()| Effect::Done)
             }
             Action::Finish { app } => {
                 let app = find(app)?;
@@ -67,6 +67,7 @@ impl KubernetesTarget {
                 self.finish(&desired.key, app).await.map(|()| Effect::Done)
             }
             Action::RemoveSlot { app, slot } => {
+                self.undo(&desired.key, app, slot).await?;
                 self.remove(&desired.key, epoch, app, slot).await.map(|()| Effect::Done)
             }
         }
@@ -256,6 +257,27 @@ impl KubernetesTarget {
         }
         self.forget_looks(key, app, slot);
         Ok(())
+    }
+
+    /// What a slot that did not come to serve, or was left, made or changed beside itself. What serves does so without
+    /// it: no reason to leave the slot there.
+    async fn undo(&self, key: &EnvironmentKey, app: &AppName, slot: &Slot) -> Result<(), TargetError> {
+        let Some(door) = self.claimed_door(key, app) else { return Ok(()) };
+        let Some(gone) = self.read_record(key, app, slot).await? else { return Ok(()) };
+        let found = self.slots(key, app, Some(&door), None);
+        let serves = match Self::active(&door, &found, None) {
+            Active::Slot(active) if &active != slot => self.read_record(key, app, &active).await?,
+            Active::Nothing => None,
+            // Refused by the removal itself.
+            Active::Slot(_) | Active::Drift(_) => return Ok(()),
+        };
+        match self.take_along(key, app, &gone, serves.as_ref()).await {
+            Err(TargetError::Failed(why)) => {
+                tracing::warn!(%app, why, "what a slot brought along can't be taken back; look at it by hand");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn take_down(&self, door: &Door, found: &Found) -> Result<(), TargetError> {

@@ -166,7 +166,15 @@ impl KubernetesTarget {
                 Err(other) => return Err(other.into()),
             }
         }
-        Ok(())
+        let record = Record::of(app, &rendered.name, &image(app)?);
+        match record.filter(|r| !r.shared.is_empty()) {
+            // Kept before anything of it is made: whoever clears up after a worker that died knows what to look for.
+            Some(record) => {
+                self.keep_record(&desired.key, &app.name, &app.slot, &record).await?;
+                self.make_missing(&desired.key, &app.name, &record).await
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn not_granted(&self, desired: &Desired, secret: &str) -> TargetError {

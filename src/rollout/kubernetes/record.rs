@@ -11,7 +11,7 @@ use super::{
     names,
 };
 use crate::{
-    cluster::{Fault, KIND, OWNER},
+    cluster::{Fault, KIND, Named, OWNER},
     domain::{
         ids::{AppName, Slot},
         rollout::{DesiredApp, EnvironmentKey},
@@ -45,6 +45,13 @@ impl Record {
             autoscaler: manifests::autoscaler(manifests, deployment),
             shared: manifests::shared(manifests, image),
         })
+    }
+}
+
+impl Record {
+    /// Its shared objects.
+    pub(super) fn names(&self) -> Vec<Named> {
+        self.shared.iter().filter_map(Named::of).collect()
     }
 }
 
@@ -131,7 +138,7 @@ impl KubernetesTarget {
 
     /// The live object under the name of this one.
     pub(super) async fn live_of(&self, wanted: &Value) -> Result<Option<Value>, Fault> {
-        let Some(named) = crate::cluster::Named::of(wanted) else { return Ok(None) };
+        let Some(named) = Named::of(wanted) else { return Ok(None) };
         self.cluster().read(&named.api_version, &named.kind, &named.name).await
     }
 }

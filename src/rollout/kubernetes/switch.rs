@@ -15,13 +15,17 @@ use crate::{
     clock,
     cluster::{Fault, KIND, Kind, Named, OWNER},
     domain::{
-        ids::{Epoch, Slot},
+        ids::{AppName, Epoch, Slot},
         rollout::{Desired, DesiredApp, Effect, EnvironmentKey, Kind as Way},
     },
     failpoint,
     manifests::{self, EPOCH},
     rollout::TargetError,
 };
+
+/// Kinds that pods may wait for before they are ready.
+const AHEAD: [&str; 8] =
+    ["ServiceAccount", "Role", "RoleBinding", "Secret", "ConfigMap", "PersistentVolumeClaim", "Service", "StatefulSet"];
 
 impl KubernetesTarget {
     pub(super) async fn switch(
@@ -59,7 +63,7 @@ impl KubernetesTarget {
         // On the way back nothing comes before the flip.
         let forward = to == &app.slot && desired.kind == Way::Release;
         if let Some(record) = record.as_ref().filter(|_| forward && !there) {
-            self.apply_shared(&desired.key, app, record, false).await?;
+            self.apply_shared(&desired.key, &app.name, record, false).await?;
             failpoint::hit("kubernetes.switch.after_shared");
         }
         let at = match door.switched_at().filter(|_| there) {
@@ -82,7 +86,7 @@ impl KubernetesTarget {
         };
         failpoint::hit("kubernetes.switch.after_flip");
         if let Some(record) = record.as_ref().filter(|_| forward) {
-            self.bring(&desired.key, app, record, from).await?;
+            self.bring(desired, app, record, from).await?;
         }
         Ok(Effect::Switched { at })
     }
@@ -104,21 +108,20 @@ impl KubernetesTarget {
     /// What goes along with a slot and comes after the flip.
     pub(super) async fn bring(
         &self,
-        key: &EnvironmentKey,
+        desired: &Desired,
         app: &DesiredApp,
         record: &Record,
         left: Option<&Slot>,
     ) -> Result<(), TargetError> {
-        self.apply_shared(key, app, record, true).await?;
+        let key = &desired.key;
+        self.apply_shared(key, &app.name, record, true).await?;
         self.hand_over(key, app, record).await?;
-        let left = match left {
-            Some(left) => self.read_record(key, &app.name, left).await?,
-            None => None,
-        };
+        let Some(left) = left else { return Ok(()) };
+        let Some(left) = self.read_record(key, &app.name, left).await? else { return Ok(()) };
+        let mut kept = record.names();
+        kept.append(&mut self.names_of_others(desired, app).await?);
         // What serves does so without it: no reason to take a good release back.
-        if let Some(left) = left
-            && let Err(error) = self.prune(&left, record).await
-        {
+        if let Err(error) = self.prune(&left, &kept).await {
             tracing::warn!(app = %app.name, %error, "objects that left the manifests can't be removed; delete them by hand");
         }
         Ok(())
@@ -132,7 +135,8 @@ impl KubernetesTarget {
     }
 
     /// Brings what goes along with the slot that a Service went back to, and takes the mark from it.
-    pub(super) async fn follow(&self, key: &EnvironmentKey, app: &DesiredApp, door: &Door) -> Result<(), TargetError> {
+    pub(super) async fn follow(&self, desired: &Desired, app: &DesiredApp, door: &Door) -> Result<(), TargetError> {
+        let key = &desired.key;
         let Some(mark) = annotation(&door.object, names::BEHIND) else { return Ok(()) };
         let manifests = app.spec.manifests.as_deref();
         let found = self.slots(key, &app.name, Some(door), manifests);
@@ -147,8 +151,8 @@ impl KubernetesTarget {
             {
                 self.scale(name(&serves.deployment), self.size(other)).await?;
             }
-            self.apply_shared(key, app, &record, false).await?;
-            self.bring(key, app, &record, left.as_ref()).await?;
+            self.apply_shared(key, &app.name, &record, false).await?;
+            self.bring(desired, app, &record, left.as_ref()).await?;
         }
         let path = pointer_to("/metadata/annotations", names::BEHIND);
         let steps = json!([{"op": "test", "path": path, "value": mark}, {"op": "remove", "path": path}]);
@@ -223,12 +227,12 @@ impl KubernetesTarget {
     pub(super) async fn apply_shared(
         &self,
         key: &EnvironmentKey,
-        app: &DesiredApp,
+        app: &AppName,
         record: &Record,
         services: bool,
     ) -> Result<(), TargetError> {
         let is_service = |o: &Value| text(o, "/kind") == "Service";
-        let labels = json!(names::labels(self.cluster(), key, &app.name, names::SHARED));
+        let labels = json!(names::labels(self.cluster(), key, app, names::SHARED));
         for object in record.shared.iter().filter(|o| is_service(o) == services) {
             let mut object = object.clone();
             if self.live_of(&object).await?.is_none_or(|live| object_label(&live, OWNER).is_some()) {
@@ -247,6 +251,62 @@ impl KubernetesTarget {
             self.watched().remember(Kind::Service, made);
         }
         Ok(())
+    }
+
+    /// Makes what pods of a release may wait for and is not there yet. What is there changes only with the switch.
+    pub(super) async fn make_missing(
+        &self,
+        key: &EnvironmentKey,
+        app: &AppName,
+        record: &Record,
+    ) -> Result<(), TargetError> {
+        let labels = json!(names::labels(self.cluster(), key, app, names::SHARED));
+        for object in record.shared.iter().filter(|o| AHEAD.contains(&text(o, "/kind"))) {
+            if self.live_of(object).await?.is_some() {
+                continue;
+            }
+            let mut object = object.clone();
+            merge_into(&mut object, "labels", &labels);
+            match self.cluster().apply(&object).await {
+                Ok(_) => tracing::debug!(object = name(&object), %app, "made ahead of the slot that may wait for it"),
+                Err(other) => return Err(other.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a slot that never served, or serves no more, brought along: as what serves has it, or gone.
+    pub(super) async fn take_along(
+        &self,
+        key: &EnvironmentKey,
+        app: &AppName,
+        gone: &Record,
+        serves: Option<&Record>,
+    ) -> Result<(), TargetError> {
+        if serves.is_some_and(|s| s.shared == gone.shared) {
+            return Ok(());
+        }
+        if let Some(serves) = serves {
+            self.apply_shared(key, app, serves, false).await?;
+        }
+        self.prune(gone, &serves.map(Record::names).unwrap_or_default()).await
+    }
+
+    /// The shared objects of the other apps of a release: as it has them, and as what serves has them.
+    async fn names_of_others(&self, desired: &Desired, app: &DesiredApp) -> Result<Vec<Named>, TargetError> {
+        let mut all = Vec::new();
+        for other in desired.apps.iter().filter(|other| other.name != app.name) {
+            let manifests = other.spec.manifests.as_deref();
+            all.extend(manifests.into_iter().flat_map(|m| &m.shared).filter_map(Named::of));
+            let Some(door) = self.door(&desired.key, other) else { continue };
+            let found = self.slots(&desired.key, &other.name, Some(&door), manifests);
+            if let Active::Slot(active) = Self::active(&door, &found, manifests)
+                && let Some(record) = self.read_record(&desired.key, &other.name, &active).await?
+            {
+                all.append(&mut record.names());
+            }
+        }
+        Ok(all)
     }
 
     /// Jobs can't be changed once they are made ("Jobs"): a changed one is made anew.
@@ -328,8 +388,7 @@ impl KubernetesTarget {
     }
 
     /// Removes shared objects that the release before had and this one has not, if we made them. What holds data stays.
-    async fn prune(&self, left: &Record, now: &Record) -> Result<(), TargetError> {
-        let kept: Vec<Named> = now.shared.iter().filter_map(Named::of).collect();
+    async fn prune(&self, left: &Record, kept: &[Named]) -> Result<(), TargetError> {
         for gone in left.shared.iter().filter_map(Named::of).filter(|n| !kept.contains(n)) {
             if matches!(gone.kind.as_str(), "StatefulSet" | "PersistentVolumeClaim") {
                 tracing::info!(object = %gone, "it left the manifests and holds data: it is for a person to delete");

@@ -57,7 +57,7 @@ impl KubernetesTarget {
         if to == &app.slot {
             // Its pods may need what stands beside (a claim, say).
             if let Some(record) = Record::of(app, "", &put::image(app)?) {
-                self.apply_shared(&desired.key, app, &record, false).await?;
+                self.apply_shared(&desired.key, &app.name, &record, false).await?;
             }
             self.put(desired, epoch, app).await?;
         } else {
@@ -69,9 +69,9 @@ impl KubernetesTarget {
         failpoint::hit("kubernetes.worker.after_start");
         if let Some(record) = self.read_record(&desired.key, &app.name, to).await? {
             if to != &app.slot || desired.kind == Way::Rollback {
-                self.apply_shared(&desired.key, app, &record, false).await?;
+                self.apply_shared(&desired.key, &app.name, &record, false).await?;
             }
-            self.bring(&desired.key, app, &record, from).await?;
+            self.bring(desired, app, &record, from).await?;
         }
         let at = match door.switched_at().filter(|_| there) {
             Some(at) => at,

@@ -40,7 +40,7 @@ impl LocalTarget {
             };
             apps.insert(app.name.clone(), self.app(&id, app, service).await);
         }
-        Observed { unreachable: None, fence, apps, probes: BTreeMap::new() }
+        Observed::of(fence, apps)
     }
 
     async fn app(&self, id: &str, app: &DesiredApp, service: &ServiceStatus) -> ObservedApp {

@@ -17,7 +17,10 @@ use switchover::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, E1, Host, SERVICE, get, gone, lives, pids, recorded_pids, slot};
+use super::{
+    DEADLINE, E1, Host, SERVICE, get, gone, lives, pids, recorded_pids, slot,
+    switching::{finish, held},
+};
 
 const EXE: &str = env!("CARGO_BIN_EXE_switchover");
 
@@ -145,7 +148,7 @@ async fn killed_between_intent_and_record_it_neither_loses_nor_doubles() {
     assert!(recorded_pids(&host.state()).is_empty());
     let log = host.dir.path().join("logs/w/0.log");
     while !fs::read_to_string(&log).unwrap().contains("no PORT") {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.start().await;
     let service = host.until("adopted", |s| !pids(slot(s, "w")).is_empty()).await;
@@ -240,12 +243,12 @@ async fn an_agent_that_ends_does_not_wait_for_a_slow_stop() {
     let pid = host.pid("deaf").await;
     let log = host.dir.path().join("logs/deaf/0.log");
     while !fs::read_to_string(&log).unwrap_or_default().contains("ready") {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let client = host.client.clone();
     let removing = tokio::spawn(async move { client.remove_slot(SERVICE, "deaf", E1).await });
     while host.service().await.slots.contains_key("deaf") {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.client.shutdown(false).await.unwrap();
     assert!(host.agent.take().unwrap().wait().unwrap().success());
@@ -280,19 +283,19 @@ async fn an_ending_agent_answers_what_it_has_begun_and_leaves_the_processes() {
     let mut host = Host::new().await;
     let address = host.serving("v1", host.release("v1")).await;
     let pid = host.pid("v1").await;
-    let slow = tokio::spawn(async move { get(address, "/slow?ms=500").await });
+    let slow = held(address).await;
     while host.service().await.slots["v1"].counters.in_flight != 1 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut old = host.agent.take().unwrap();
     kill(Pid::from_raw(old.id().cast_signed()), Signal::SIGTERM).unwrap();
     // The next one serves while the old one still answers.
     while host.client.hello().await.is_ok_and(|h| h.pid == old.id()) {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.start().await;
     assert_eq!(get(address, "/").await, (200, "v1".to_owned()));
-    assert_eq!(slow.await.unwrap(), (200, "v1".to_owned()));
+    assert_eq!(finish(slow).await, "v1");
     assert!(old.wait().unwrap().success());
     assert_eq!(pids(&host.service().await.slots["v1"]), [pid]);
     host.client.shutdown(true).await.unwrap();

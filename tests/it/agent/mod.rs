@@ -237,8 +237,10 @@ fn slot<'a>(status: &'a AgentStatus, name: &str) -> &'a SlotStatus {
 
 /// Whether a process exists and has not ended.
 fn lives(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat[stat.rfind(')').unwrap_or(0)..].starts_with(") Z")
+    // Its first thread may be done while others hold its ports still.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut stats = threads.filter_map(|t| fs::read_to_string(t.path().join("stat")).ok());
+    stats.any(|stat| !stat[stat.rfind(')').unwrap_or(0)..].starts_with(") Z"))
 }
 
 /// Waits for a process to end.

@@ -282,7 +282,7 @@ async fn requests_wait_for_a_container_that_comes_back() {
     let app = loop {
         match TcpListener::bind(at).await {
             Ok(app) => break app,
-            Err(_) => tokio::task::yield_now().await,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
         }
     };
     let running = tokio::spawn(serve(app));

@@ -132,7 +132,7 @@ async fn one_that_does_not_listen_to_term_is_killed_after_its_grace() {
     let service = host.until("running", |s| !pids(slot(s, "deaf")).is_empty()).await;
     let members = {
         while !ready.exists() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         group(pids(&service.slots["deaf"])[0])
     };
@@ -161,7 +161,7 @@ async fn workers_run_without_a_port_and_are_stopped_and_started() {
     assert_eq!(host.service().await.slots["w1"].instances[0].restarts, 0, "asked for, not crashed");
     let log = host.dir.path().join("logs/w1/0.log");
     while fs::read_to_string(&log).unwrap().matches("no PORT").count() < 2 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.client.remove_service(SERVICE, E1).await.unwrap();
     assert!(!lives(again));
@@ -197,7 +197,7 @@ async fn a_copy_whose_port_a_stranger_took_gets_another() {
     let stranger = loop {
         match std::net::TcpListener::bind(before.address.unwrap()) {
             Ok(stranger) => break stranger,
-            Err(_) => tokio::task::yield_now().await,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     };
     host.start().await;

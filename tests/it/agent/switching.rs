@@ -76,7 +76,7 @@ async fn two_hundred_switches_under_every_kind_of_request_lose_none() {
     }
     // The first answers show that both slots and the clients are warm.
     while load.sent.load(Ordering::SeqCst) < 100 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut took = Vec::new();
     for i in 0..200 {
@@ -109,9 +109,9 @@ async fn the_old_slot_is_idle_only_after_its_last_answer() {
     let address = host.serving("v1", host.release("v1")).await;
     host.put("v2", host.release("v2")).await;
     let mut tunnel = websocket(address).await;
-    let slow = tokio::spawn(async move { get(address, "/slow?ms=700").await });
+    let slow = held(address).await;
     while host.service().await.slots["v1"].counters.in_flight != 2 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     host.client.switch(SERVICE, E1, Some("v1"), "v2").await.unwrap();
     assert_eq!(host.client.wait_idle(SERVICE, "v1", Duration::ZERO).await.unwrap(), 2, "time is over at once");
@@ -119,7 +119,7 @@ async fn the_old_slot_is_idle_only_after_its_last_answer() {
     assert_eq!(say(&mut tunnel, b"still here").await, b"still here");
     let client = host.client.clone();
     let idle = tokio::spawn(async move { client.wait_idle(SERVICE, "v1", DEADLINE).await });
-    assert_eq!(slow.await.unwrap(), (200, "v1".to_owned()));
+    assert_eq!(finish(slow).await, "v1");
     drop(tunnel);
     assert_eq!(idle.await.unwrap().unwrap(), 0);
     host.client.remove_slot(SERVICE, "v1", E1).await.unwrap();
@@ -142,6 +142,23 @@ async fn a_kept_connection_moves_with_its_next_request() {
         host.client.switch(SERVICE, E1, Some(from), to).await.unwrap();
         (from, to) = (to, from);
     }
+}
+
+/// A request whose body is not sent whole yet: under way for as long as its client likes.
+pub(super) async fn held(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 1\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    stream
+}
+
+/// Sends the rest of it; the answer's body.
+pub(super) async fn finish(mut stream: TcpStream) -> String {
+    stream.write_all(b"x").await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert!(all.starts_with("HTTP/1.1 200 "), "{all}");
+    all.rsplit("\r\n\r\n").next().unwrap().to_owned()
 }
 
 pub(super) async fn websocket(address: SocketAddr) -> TcpStream {

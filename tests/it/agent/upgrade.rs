@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     DEADLINE, E1, Host, SERVICE, fresh, get, lives, refusal,
-    switching::{Load, say, websocket},
+    switching::{Load, finish, held, say, websocket},
 };
 
 const EXE: &str = env!("CARGO_BIN_EXE_switchover");
@@ -75,7 +75,7 @@ async fn ten_upgrades_and_switches_under_every_kind_of_request_lose_none() {
         tasks.push(tokio::spawn(Arc::clone(&load).run(client, format!("http://{address}{path}"), body)));
     }
     while load.sent.load(Ordering::SeqCst) < 100 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut before = Vec::new();
     for i in 0..10 {
@@ -118,7 +118,7 @@ async fn what_the_elder_has_under_way_is_known_to_the_heir() {
     while !answer.ends_with(b"v1") {
         answer.push(kept.read_u8().await.unwrap());
     }
-    let slow = tokio::spawn(async move { get(address, "/slow?ms=1500").await });
+    let slow = held(address).await;
     while host.service().await.slots["v1"].counters.in_flight != 2 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -140,7 +140,7 @@ async fn what_the_elder_has_under_way_is_known_to_the_heir() {
     let all = String::from_utf8_lossy(&all).to_ascii_lowercase();
     assert!(all.starts_with("http/1.1 200") && all.contains("connection: close") && all.ends_with("v2"), "{all}");
     assert_eq!(say(&mut tunnel, b"still here").await, b"still here");
-    assert_eq!(slow.await.unwrap(), (200, "v1".to_owned()));
+    assert_eq!(finish(slow).await, "v1");
     let client = host.client.clone();
     let idle = tokio::spawn(async move { client.wait_idle(SERVICE, "v1", DEADLINE).await });
     tokio::task::yield_now().await;

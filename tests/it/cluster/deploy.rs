@@ -148,8 +148,11 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
 
     // Its pod is lost: another one goes on with the same data.
     let before = installed.key();
+    let ready = "go-template={{range .items}}{{$pod := .}}{{range .status.conditions}}{{if eq .type \"Ready\"}}{{$pod.metadata.uid}} {{.status}}{{\"\\n\"}}{{end}}{{end}}{{end}}";
+    let pods = || installed.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", ready]);
+    let lost = pods();
     installed.kubectl(&["delete", "pod", "-l", "app.kubernetes.io/name=switchover", "--force", "--grace-period=0"]);
-    installed.ready();
+    until("another pod is ready", || pods().lines().any(|pod| pod.ends_with(" True") && !lost.contains(pod)));
     until("the server answers again", || answers("/readyz"));
     assert_eq!(installed.key(), before);
 }

@@ -26,8 +26,11 @@ use crate::github::support::left_out;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/cluster/cluster");
 
+/// Builds come one at a time: an image that is removed takes layers with it that another build just found in the cache.
+pub static BUILDS: Mutex<()> = Mutex::new(());
+
 /// Far beyond what anything here takes; it ends tests that would hang.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A cluster. It ends when this is dropped, and with this process, however that ends.
 pub struct Cluster {
@@ -215,7 +218,7 @@ impl Cluster {
         let name = format!("{prefix}-{}", &uuid::Uuid::new_v4().simple().to_string()[..8]);
         self.kubectl(&["create", "namespace", &name]);
         // No pod is let in before it is there.
-        self.kubectl(&["-n", &name, "wait", "--for=create", "serviceaccount/default", "--timeout=60s"]);
+        self.kubectl(&["-n", &name, "wait", "--for=create", "serviceaccount/default", "--timeout=300s"]);
         Namespace { cluster: self, name }
     }
 
@@ -305,8 +308,6 @@ spec:
     /// `env` says; both are told in `tests/it/cluster/app/main.go`.
     pub fn push_app(&self, name: &str, release: &str, env: &[(&str, &str)]) -> Image {
         static APP: OnceLock<PathBuf> = OnceLock::new();
-        /// One at a time: an image that is removed takes layers with it that another build just found in the cache.
-        static BUILDS: Mutex<()> = Mutex::new(());
         let _alone = BUILDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let app = APP.get_or_init(|| run(&mut script(&["app"])).unwrap_or_else(|e| panic!("{e}")).into());
         let build = tempfile::tempdir().unwrap();
@@ -389,7 +390,7 @@ impl Namespace<'_> {
 
     /// Waits until a Deployment's pods are as it says and ready; tells what is wrong with them otherwise.
     pub fn rolled_out(&self, deployment: &str) {
-        let status = ["rollout", "status", &format!("deployment/{deployment}"), "--timeout=120s"];
+        let status = ["rollout", "status", &format!("deployment/{deployment}"), "--timeout=300s"];
         if let Err(e) = self.try_kubectl(&status) {
             let seen = [["get", "pods", "-o", "wide"].as_slice(), &["get", "events"]];
             panic!("{e}\n{}", seen.map(|args| self.try_kubectl(args).unwrap_or_else(|e| e)).join("\n"));

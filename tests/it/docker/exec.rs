@@ -281,7 +281,8 @@ async fn companions_that_fail_say_why() {
     engine.image("postgres:16");
     engine.image("redis:7");
     let limits = StepLimits { ready: Some(Duration::from_secs(3)), ..StepLimits::default() };
-    let executor = engine.executor(limits).await;
+    // One that ends by itself is told as soon as it has, and one that never listens at its time.
+    let (patient, executor) = (engine.executor(StepLimits::default()).await, engine.executor(limits).await);
     let cases = [
         (
             "postgres:16",
@@ -297,6 +298,7 @@ async fn companions_that_fail_say_why() {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = step(&dir, SMALL, "echo ran");
         container(&mut spec).services.insert("other".into(), service(image, ready));
+        let executor = if why.contains("ended") { &patient } else { &executor };
         let said = match executor.run(&spec, CancellationToken::new()).await {
             Ok(result) => format!("{:?}", result.end),
             Err(e) => e.to_string(),

@@ -175,7 +175,7 @@ pub fn step(dir: &TempDir, image: &str, command: &str) -> StepSpec {
         cwd: work.join("app"),
         env: Vec::new(),
         home,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_secs(300),
         grace: Duration::from_secs(10),
         log: dir.path().join("logs/step"),
         output_limit: 1_000_000,

@@ -177,7 +177,7 @@ async fn what_is_old_goes_and_what_is_needed_stays() {
     let deadline = std::time::Instant::now() + super::rig::PATIENCE;
     while old.iter().any(|path| path.exists()) {
         assert!(std::time::Instant::now() < deadline, "{old:?} are still there: {}", rig.log());
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let gone: Vec<_> = needed.iter().filter(|path| !path.exists()).collect();
     assert!(gone.is_empty(), "{gone:?}");

@@ -152,7 +152,7 @@ while :; do sleep 0.05; done
 async fn past_its_time_limit_nothing_of_a_step_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut spec = spec(&dir, STUBBORN);
-    spec.timeout = Duration::from_millis(700);
+    spec.timeout = Duration::from_secs(3);
     spec.grace = Duration::from_millis(200);
     let hold = dir.path().join("hold");
     spec.hold = Some(hold.clone());
@@ -161,7 +161,7 @@ async fn past_its_time_limit_nothing_of_a_step_is_left() {
     assert!(dir.path().join("work/ready").exists());
     assert!(of_step(&spec).is_empty());
     fs::File::open(&hold).unwrap().try_lock().unwrap();
-    insta::assert_snapshot!(log(&spec).join("\n"), @"[switchover] the time limit of 0 s is reached; ending");
+    insta::assert_snapshot!(log(&spec).join("\n"), @"[switchover] the time limit of 3 s is reached; ending");
 }
 
 #[tokio::test]

@@ -181,11 +181,11 @@ while :; do sleep 0.05; done
 "#;
     let dir = tempfile::tempdir().unwrap();
     let mut spec = step(&dir, SMALL, stubborn);
-    spec.timeout = Duration::from_secs(12);
+    spec.timeout = Duration::from_secs(30);
     spec.grace = Duration::from_millis(500);
     let result = run(&executor, &spec).await;
     assert_eq!(result.end, StepEnd::TimedOut);
-    assert_eq!(log(&spec), ["ready", "[switchover] the time limit of 12 s is reached; ending"]);
+    assert_eq!(log(&spec), ["ready", "[switchover] the time limit of 30 s is reached; ending"]);
     assert_eq!(fs::read_to_string(spec.cwd.join("file")).unwrap(), "written\n");
     stage.nothing_left().await;
 }

@@ -17,7 +17,7 @@ use switchover::{
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::rig::{Cluster, Namespace};
+use crate::cluster::rig::{BUILDS, Cluster, Namespace};
 
 /// The image that most tests use: small, with busybox's tools.
 pub const SMALL: &str = "busybox:latest";
@@ -78,7 +78,8 @@ impl<'a> Stage<'a> {
 
     /// The one pod of ours.
     pub fn pod(&self) -> String {
-        let said = self.space.kubectl(&["get", "pods", "-l", "switchover.dev/kind=step", "-o", "name"]);
+        let live = "go-template={{range .items}}{{if not .metadata.deletionTimestamp}}pod/{{.metadata.name}}{{\"\\n\"}}{{end}}{{end}}";
+        let said = self.space.kubectl(&["get", "pods", "-l", "switchover.dev/kind=step", "-o", live]);
         said.lines().next().unwrap_or_default().to_owned()
     }
 }
@@ -112,11 +113,13 @@ pub async fn run(executor: &KubernetesExecutor, spec: &StepSpec) -> StepResult {
     }
 }
 
-/// Without what a busy cluster says while it gets an image.
+/// Without what a busy cluster says: that it gets an image, and how long files took on their way.
 pub fn log(spec: &StepSpec) -> Vec<String> {
     let Ok(mut reader) = LogReader::open(&spec.log) else { return Vec::new() };
     let lines = reader.lines(0, usize::MAX).unwrap().into_iter().map(|l| l.text);
-    lines.filter(|l| !(l.starts_with("[switchover] the node ") && l.ends_with("is getting its images"))).collect()
+    let busy = [("the node ", "is getting its images"), ("brought ", " s"), ("took ", " s")];
+    let is_busy = |l: &str| busy.iter().any(|(begin, end)| l.starts_with(begin) && l.ends_with(end));
+    lines.filter(|l| !l.strip_prefix("[switchover] ").is_some_and(is_busy)).collect()
 }
 
 /// Waits for a line of the step's.
@@ -146,6 +149,7 @@ pub fn built(cluster: &Cluster, name: &str, dockerfile: &str, files: &[(&str, &[
         fs::set_permissions(dir.path().join(path), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     }
     let image = format!("{}/{name}:{}", cluster.registry(), uuid::Uuid::new_v4().simple());
+    let _alone = BUILDS.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let client = ["/usr/bin/docker", "docker"].into_iter().find(|c| Path::new(c).exists()).unwrap_or("docker");
     for args in [["build", "-q", "-t", &image, dir.path().to_str().unwrap()].as_slice(), &["push", "-q", &image]] {
         let mut command = Command::new(client);

@@ -79,7 +79,9 @@ async fn images_that_can_not_be_had_or_used_are_told_in_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn companions_that_fail_say_why() {
     let Some(stage) = Stage::new("companions_that_fail_say_why") else { return };
-    let executor = stage.executor(StepLimits { ready: Some(Duration::from_secs(3)), ..StepLimits::default() }).await;
+    let ready = |s| StepLimits { ready: Some(Duration::from_secs(s)), ..StepLimits::default() };
+    // One that ends by itself is told as soon as it has, and one that never listens at its time.
+    let (patient, executor) = (stage.executor(ready(60)).await, stage.executor(ready(3)).await);
     let web = stage.space.cluster.push_app("steps/companion", "v7", &[]).exact();
     let cases = [
         // A shell without a terminal ends at once.
@@ -91,7 +93,8 @@ async fn companions_that_fail_say_why() {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = step(&dir, SMALL, "echo ran");
         container(&mut spec).services.insert("other".into(), service(image, ready));
-        let result = run(&executor, &spec).await;
+        let executor = if why.contains("ended") { &patient } else { &executor };
+        let result = run(executor, &spec).await;
         let lines = log(&spec).join("\n");
         let StepEnd::NotStarted(said) = &result.end else { panic!("{result:?} {lines}") };
         assert!(said.starts_with("companion other (") && said.contains(why), "{said}\n{lines}");
@@ -146,8 +149,8 @@ async fn a_pod_that_is_taken_away_is_not_the_steps_fault() {
         spec.command = "echo again".into();
         assert_eq!(run(&executor, &spec).await.end, StepEnd::Exited(0));
         assert_eq!(log(&spec), ["again"]);
+        stage.nothing_left().await;
     }
-    stage.nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,12 +160,15 @@ async fn what_no_node_or_quota_takes_is_told_while_it_waits() {
     let nowhere = BTreeMap::from([("switchover.dev/no-such".to_owned(), "node".to_owned())]);
     let executor = KubernetesExecutor::new(stage.connection().await, StepLimits::default(), Logins::default(), nowhere);
     let mut spec = step(&dir, SMALL, "echo ran");
-    spec.timeout = Duration::from_secs(5);
-    let result = run(&executor, &spec).await;
-    assert_eq!(result.end, StepEnd::TimedOut);
-    let lines = log(&spec);
-    assert!(lines[0].starts_with("[switchover] no node takes it for now: 0/"), "{lines:?}");
-    assert_eq!(lines.last().unwrap(), "[switchover] the time limit of 5 s is reached before it began");
+    let cancel = CancellationToken::new();
+    let told = || log(&spec).first().is_some_and(|l| l.starts_with("[switchover] no node takes it for now: 0/"));
+    let (result, ()) = tokio::join!(executor.run(&spec, cancel.clone()), async {
+        until("that no node takes it is told", told).await;
+        cancel.cancel();
+    });
+    assert_eq!(result.unwrap().end, StepEnd::Cancelled);
+    assert_eq!(log(&spec).last().unwrap(), "[switchover] cancelled before it began");
+    stage.nothing_left().await;
     stage.space.apply("apiVersion: v1\nkind: ResourceQuota\nmetadata: {name: none}\nspec: {hard: {pods: \"0\"}}\n");
     let executor = stage.executor(StepLimits::default()).await;
     spec.timeout = Duration::from_secs(100);

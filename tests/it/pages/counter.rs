@@ -265,7 +265,7 @@ async fn the_load_counts_every_request_and_tells_each_loss() {
     let load = tokio::spawn(load::run(apps, counter.clone(), 400, stop.clone()));
     let enough = async {
         while counter.totals().0 < 150 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), enough).await.expect("requests are sent");

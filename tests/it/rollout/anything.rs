@@ -132,7 +132,7 @@ proptest! {
                 },
                 Happens::Pass(ms) => world.pass(Duration::from_millis(ms.into())),
                 Happens::Kill(n) => kill_in = Some(worker.boundaries + usize::from(n)),
-                Happens::Away(away) => world.away = away,
+                Happens::Away(away) => world.be_away(away),
                 Happens::Ask(what) => {
                     let asked = Asked {
                         promote: what == 0,
@@ -173,7 +173,7 @@ proptest! {
             }
         }
         // Calm at last: what is down comes up again, somebody says yes.
-        world.away = false;
+        world.be_away(false);
         for state in world.apps.values_mut() {
             for s in state.slots.values_mut() {
                 s.ready = true;

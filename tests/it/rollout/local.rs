@@ -109,7 +109,7 @@ async fn what_fails_before_the_switch_says_why_and_leaves_nothing() {
             "not healthy",
             |d| {
                 d.apps[0].spec.health = Some("/status/503".into());
-                d.start_timeout = Duration::from_millis(1500);
+                d.start_timeout = Duration::from_secs(4);
             },
             &["Not ready within", "GET /status/503 answered 503"],
         ),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use switchover::domain::{
     config::AppKind,
     ids::RolloutId,
-    rollout::{Asked, Desired, Ended, Kept, Kind, Live, LiveApp, Phase, ProbeWindow, Step, next, retire_due},
+    rollout::{Action, Asked, Desired, Ended, Kept, Kind, Live, LiveApp, Phase, ProbeWindow, Step, next, retire_due},
 };
 
 use super::model::{Fate, Worker, World, app, desired, never, old, slot, start};
@@ -77,6 +77,36 @@ fn connections_from_before_the_switch_are_ended_after_the_drain() {
     let (worker, world) = run(&d, Fate { pins: true, dies_when_live: true, ..Fate::default() });
     assert_eq!(worker.end.unwrap().outcome, switchover::domain::rollout::Ended::RolledBack);
     assert!(world.apps.values().all(|a| !a.handover && !a.behind), "{:?}", world.log);
+}
+
+#[test]
+fn the_drain_counts_anew_after_the_target_was_away() {
+    let d = desired();
+    let mut world = World::with_previous(&d, Fate { pins: true, ..Fate::default() });
+    let mut worker = Worker::new(&d, world.now);
+    while worker.progress.phase != Phase::Converge {
+        if let Ok(Step::Wait { .. }) = worker.step(&d, &mut world, &mut never) {
+            world.pass(Duration::from_secs(1));
+        }
+    }
+    world.be_away(true);
+    for _ in 0..100 {
+        assert!(matches!(worker.step(&d, &mut world, &mut never), Ok(Step::Wait { .. })), "{:?}", world.log);
+        world.pass(Duration::from_secs(1));
+    }
+    world.be_away(false);
+    // 20 s until everybody follows, 30 s of drain: whoever was led to the old copies late has that long as well.
+    let back = world.now;
+    loop {
+        match worker.step(&d, &mut world, &mut never) {
+            Ok(Step::Wait { .. }) => world.pass(Duration::from_secs(1)),
+            step => {
+                assert!(matches!(step, Ok(Step::Act(Action::Recycle { .. }))), "{step:?}");
+                break;
+            }
+        }
+    }
+    assert_eq!(world.now.duration_since(back).as_secs(), 50);
 }
 
 #[test]

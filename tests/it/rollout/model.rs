@@ -111,6 +111,8 @@ pub struct World {
     pub exists: bool,
     pub epoch: Epoch,
     pub away: bool,
+    /// When everybody followed again after it was away.
+    pub follows_since: Option<Timestamp>,
     pub fate: Fate,
     pub pre_deploys: u32,
     pub smoked: BTreeMap<AppName, bool>,
@@ -146,6 +148,7 @@ impl World {
             exists: false,
             epoch: Epoch(0),
             away: false,
+            follows_since: None,
             fate,
             pre_deploys: 0,
             smoked: BTreeMap::new(),
@@ -189,7 +192,15 @@ impl World {
                 },
             )
         });
-        Observed { unreachable: None, fence, apps: apps.collect(), probes: BTreeMap::new() }
+        Observed { follows_since: self.follows_since, ..Observed::of(fence, apps.collect()) }
+    }
+
+    /// Goes away, or comes back: then those who follow it need another moment.
+    pub fn be_away(&mut self, away: bool) {
+        if self.away && !away {
+            self.follows_since = Some(self.now + SignedDuration::from_secs(20));
+        }
+        self.away = away;
     }
 
     pub fn pass(&mut self, time: Duration) {
@@ -328,6 +339,7 @@ pub struct Worker {
 }
 
 /// Thrown where the worker is killed.
+#[derive(Debug)]
 pub struct Killed;
 
 impl Worker {

@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Host, app, lifeline};
 
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Runs commands as the executor would, with less care.
 pub struct PlainRunner;
@@ -197,7 +197,7 @@ impl Stage {
             apps: vec![one("web", AppKind::Web), one("mailer", AppKind::Worker)],
             approval: false,
             min_ready: Duration::from_millis(100),
-            start_timeout: Duration::from_secs(20),
+            start_timeout: Duration::from_secs(100),
             drain_timeout: Duration::from_secs(5),
             watch_for: Duration::from_millis(700),
             keep_previous: Duration::from_secs(3600),
@@ -280,6 +280,8 @@ impl Users {
             let client = client(idle);
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
+                    // A person's pace: one that asks without a pause is most of the load itself.
+                    tokio::time::sleep(Duration::from_millis(3)).await;
                     let url = format!("http://{address}{path}");
                     let request = if post { client.post(url).body(vec![7; 20_000]) } else { client.get(url) };
                     sent.fetch_add(1, Ordering::Relaxed);

@@ -39,8 +39,7 @@ impl<'a> Rules<'a> {
         if let Some(step) = self.follow() {
             return step;
         }
-        let back_at = self.p.back_at().unwrap_or(self.p.since);
-        let drained_by = after(back_at.max(self.p.since), self.d.drain_timeout);
+        let drained_by = self.drained_by(self.p.back_at());
         let busy =
             self.webs().any(|v| v.previous().is_some() && v.new_slot().is_some_and(|s| s.requests.in_flight > 0));
         if busy && self.now < drained_by {
@@ -59,9 +58,8 @@ impl<'a> Rules<'a> {
     pub(super) fn remove_new(&self) -> Option<Step> {
         self.changed().find_map(|v| {
             let existed = v.did.base.as_ref().is_none_or(|b| b.existed);
-            // Its command may have needed things of the slot's before there was one.
-            let begun = v.did.pre_deploy.is_some() && !v.did.put && !v.did.cleared;
-            let there = begun || v.slot(&v.want.slot).is_some();
+            // What the slot and its command need is made before it.
+            let there = (v.did.begun && !v.did.cleared) || v.slot(&v.want.slot).is_some();
             (there && !existed && !v.points_at_new())
                 .then(|| Step::Act(Action::RemoveSlot { app: v.want.name.clone(), slot: v.want.slot.clone() }))
         })

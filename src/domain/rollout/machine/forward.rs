@@ -76,21 +76,21 @@ impl Rules<'_> {
                 return turn(Phase::Failed, Ended::Failed, format!("It does not stay up. {}", v.why()));
             }
         }
+        // Making them took its own time.
+        let asked = self.webs().filter_map(|v| v.did.put_at).fold(self.p.since, Timestamp::max);
+        let end = after(asked, self.d.start_timeout);
         match ready_at {
             Some(at) if self.now >= at => match self.d.kind {
                 Kind::Release => go(Phase::Verify),
                 Kind::Rollback => go(Phase::Switch),
             },
-            _ if self.over(self.d.start_timeout) => {
+            _ if self.now >= end => {
                 let late: Vec<_> = self.all().filter(|v| v.web() && !v.full()).map(|v| v.why()).collect();
                 let late = if late.is_empty() { "not ready for long enough".to_owned() } else { late.join("; ") };
                 let limit = self.d.start_timeout.as_secs();
                 turn(Phase::Failed, Ended::Failed, format!("Not ready within {limit} s. {late}"))
             }
-            at => {
-                let end = after(self.p.since, self.d.start_timeout);
-                wait(Some(at.map_or(end, |at| at.min(end))), Some(SOON), "the new slots to be ready")
-            }
+            at => wait(Some(at.map_or(end, |at| at.min(end))), Some(SOON), "the new slots to be ready"),
         }
     }
 
@@ -190,8 +190,8 @@ impl Rules<'_> {
         if let Some(step) = self.follow() {
             return step;
         }
-        let last = self.p.apps.values().filter_map(|a| a.switched_at).max().unwrap_or(self.p.since);
-        let drained_by = after(last.max(self.p.since), self.d.drain_timeout);
+        let last = self.p.apps.values().filter_map(|a| a.switched_at).max();
+        let drained_by = self.drained_by(last);
         let settled_by = after(drained_by, self.d.start_timeout);
         let slow: Vec<_> =
             self.changed().filter(|v| !v.seen.is_some_and(|s| s.settled) || (!v.web() && !v.full())).collect();

@@ -152,8 +152,11 @@ impl<'a> Rules<'a> {
         stop.unwrap_or_else(|| wait(None, Some(Duration::from_secs(1)), "the target to be reachable"))
     }
 
-    fn over(&self, limit: Duration) -> bool {
-        self.now >= after(self.p.since, limit)
+    /// When the last request that must not be cut is over on the slot that was left at `moved`: counted from there, from the
+    /// phase's begin, or from when everybody follows again after the target was away.
+    fn drained_by(&self, moved: Option<Timestamp>) -> Timestamp {
+        let begun = moved.max(self.o.follows_since).unwrap_or(self.p.since).max(self.p.since);
+        after(begun, self.d.drain_timeout)
     }
 
     /// Somebody wants it stopped, and it can be.

@@ -4,9 +4,9 @@ use crate::domain::{
     config::AppKind,
     ids::Slot,
     rollout::{
+        app_progress::AppProgress,
         desired::DesiredApp,
         observed::{ObservedApp, ObservedSlot},
-        progress::AppProgress,
     },
 };
 

@@ -258,7 +258,7 @@ impl Dock {
             apps: vec![one("web", AppKind::Web), one("mailer", AppKind::Worker)],
             approval: false,
             min_ready: Duration::from_millis(100),
-            start_timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_secs(100),
             drain_timeout: Duration::from_secs(5),
             watch_for: Duration::from_millis(700),
             keep_previous: Duration::from_secs(3600),

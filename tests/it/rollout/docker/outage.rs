@@ -20,8 +20,8 @@ fn own() -> &'static Rig {
     RIG.get_or_init(|| Rig::start(&tempfile::tempdir().unwrap().keep()))
 }
 
-async fn reaches(journal: &FileJournal, phase: Phase) {
-    while journal.progress().is_none_or(|p| p.phase != phase) {
+pub(super) async fn reaches(journal: &FileJournal, phase: Phase) {
+    while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != phase) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

@@ -12,8 +12,8 @@ use switchover::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Bench, POLITE, Wanted, desired, told};
-use crate::{agent::get, rollout::stage::DEADLINE};
+use super::{Bench, POLITE, Wanted, answers, desired, told};
+use crate::rollout::stage::DEADLINE;
 
 fn again(d: &Desired) -> Desired {
     Desired { rollout: RolloutId::generate(), ..d.clone() }
@@ -55,7 +55,7 @@ async fn a_hand_on_the_selector_in_the_watch() {
         let target = bench.target();
         let driven = drive(&d, Progress::new(&d, clock::now()), &target, &journal, CancellationToken::new());
         let hand = async {
-            while journal.progress().is_none_or(|p| p.phase != Phase::Watch) {
+            while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != Phase::Watch) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             patch("json", &hand);
@@ -73,9 +73,7 @@ async fn a_hand_on_the_selector_in_the_watch() {
         }
         // Mended by hand, as the words say.
         patch("merge", &format!(r#"{{"spec": {{"selector": {before}}}}}"#));
-        // The node's proxy takes it over a moment later.
-        let served = async { while get(bench.address("web"), "/").await != (200, "one".into()) {} };
-        tokio::time::timeout(DEADLINE, served).await.unwrap_or_else(|_| panic!("{name}: one does not serve again"));
+        answers(bench.address("web"), "one");
         bench.ns.kubectl(&["delete", "deployment", "-l", &format!("switchover.dev/slot={}", d.apps[0].slot)]);
     }
     let (end, progress) = bench.release(&slim("after")).await;

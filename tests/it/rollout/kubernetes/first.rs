@@ -3,7 +3,7 @@
 use switchover::domain::rollout::Ended;
 
 use super::{Bench, Wanted, answers, back_to, desired, tied, told};
-use crate::{agent::get, cluster::rig::Cluster, rollout::stage::Users};
+use crate::{cluster::rig::Cluster, rollout::stage::Users};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_release_and_a_rollback_under_requests_lose_none() {
@@ -15,16 +15,16 @@ async fn a_release_and_a_rollback_under_requests_lose_none() {
     let (end, progress) = bench.release(&first).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("web");
-    assert_eq!(get(address, "/").await, (200, "one".into()));
+    answers(address, "one");
     let users = Users::ask(address);
     let (end, progress) = bench.release(&second).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
-    assert_eq!(get(address, "/").await, (200, "two".into()));
+    answers(address, "two");
     println!("{:?}", progress.prober);
     assert!(progress.prober.sent > 50, "{:?}", progress.prober);
     let (end, progress) = bench.release(&back_to(&first)).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
-    assert_eq!(get(address, "/").await, (200, "one".into()));
+    answers(address, "one");
     let (sent, lost) = users.leave().await;
     println!("{sent} sent");
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
@@ -47,7 +47,7 @@ spec:
         - name: shop
           image: IMAGE
           ports: [{containerPort: 8080}]
-          readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}
+          readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1, timeoutSeconds: 5}
 ---
 apiVersion: v1
 kind: Service
@@ -72,7 +72,7 @@ async fn a_plain_deployment_becomes_the_first_slot() {
     let (end, progress) = bench.release(&desired("two", vec![wanted])).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("shop");
-    assert_eq!(get(address, "/").await, (200, "two".into()));
+    answers(address, "two");
     let (sent, lost) = users.leave().await;
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
     assert_eq!(bench.ns.field("deployment/shop", ".spec.replicas"), "0");

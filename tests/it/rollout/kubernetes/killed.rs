@@ -11,9 +11,8 @@ use switchover::{
     rollout::kubernetes::KubernetesTarget,
 };
 
-use super::{Bench, POLITE, Wanted, back_to, config, desired, told, watch};
+use super::{Bench, POLITE, Wanted, answers, back_to, config, desired, told, watch};
 use crate::{
-    agent::get,
     cluster::rig::Image,
     rollout::{
         killed::{around, dies, enters, go_on, ordered},
@@ -85,6 +84,7 @@ async fn at_every_step_there_and_back() {
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("web");
 
+    answers(address, "one");
     // A good release.
     let mut two = version(&push("two", &[]), "two");
     two.apps[0].spec.pre_deploy = pre_deploy("echo once", true);
@@ -115,7 +115,7 @@ async fn at_every_step_there_and_back() {
     }
     let (end, progress) = bench.go_on(&two, &bench.journal(&two)).await.unwrap();
     assert_eq!(end.outcome, Ended::Live, "{progress:#?}");
-    assert_eq!(get(address, "/").await, (200, "two".into()));
+    answers(address, "two");
     as_it_should_be(&bench, 2);
     let commands: Vec<_> = bench.names("pods").into_iter().filter(|p| p.contains("-pre-")).collect();
     assert_eq!((bench.names("jobs").len(), commands.len()), (1, 1), "pre_deploy ran more than once: {commands:?}");
@@ -141,7 +141,7 @@ async fn at_every_step_there_and_back() {
     }
     let (end, progress) = bench.go_on(&back, &bench.journal(&back)).await.unwrap();
     assert_eq!(end.outcome, Ended::Live, "{progress:#?}");
-    assert_eq!(get(address, "/").await, (200, "one".into()));
+    answers(address, "one");
     as_it_should_be(&bench, 1);
     println!("rollback: killed {kills} times in {:?}", begun.elapsed());
     let (sent, lost) = users.leave().await;
@@ -164,7 +164,7 @@ async fn at_every_step_there_and_back() {
     }
     let (end, progress) = bench.go_on(&bad, &bench.journal(&bad)).await.unwrap();
     assert_eq!((end.outcome, end.hold), (Ended::RolledBack, false), "{progress:#?}");
-    assert_eq!(get(address, "/").await, (200, "one".into()));
+    answers(address, "one");
     as_it_should_be(&bench, 1);
     println!("taken back: killed {kills} times in {:?}", begun.elapsed());
 }

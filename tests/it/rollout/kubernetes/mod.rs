@@ -1,5 +1,6 @@
 //! Releases in a real cluster: API server, kubelet, kube-proxy, pods.
 
+mod beside;
 mod drift;
 mod first;
 mod hostile;
@@ -133,6 +134,43 @@ impl Bench {
         }
     }
 
+    /// Drives a release that can't get ready until the cluster has said why, however long that takes here; then its time
+    /// is up. One that ends by itself before is as it is.
+    async fn release_in_vain(&self, desired: &Desired, words: &[&str]) -> (End, Progress) {
+        let patient = Desired { start_timeout: DEADLINE, ..desired.clone() };
+        let (journal, target, eye) = (self.journal(&patient), self.target(), self.target());
+        let enough = CancellationToken::new();
+        let said = async {
+            let mut changes = self.watched.changes();
+            loop {
+                let seen = eye.observe(&patient, journal.epoch).await;
+                let slots = seen.apps.values().flat_map(|app| app.slots.values());
+                let why: String = slots.filter_map(|slot| slot.why.as_deref()).collect();
+                if !why.is_empty() && words.iter().all(|word| why.contains(word)) {
+                    return enough.cancel();
+                }
+                // Events of pods are not watched: now and then it is looked without a change too.
+                let _ = tokio::time::timeout(Duration::from_millis(500), changes.changed()).await;
+            }
+        };
+        let progress = Progress::new(&patient, switchover::clock::now());
+        let driven = drive(&patient, progress, &target, &journal, enough.clone());
+        let mut driven = std::pin::pin!(tokio::time::timeout(self.patience + DEADLINE, driven));
+        let end = tokio::select! {
+            end = &mut driven => end,
+            () = said => driven.as_mut().await,
+        };
+        match end.unwrap_or_else(|_| panic!("no end: {:#?}", journal.progress())).unwrap() {
+            DriveEnd::Ended(end, progress) => (end, *progress),
+            // Goes on from the journal, under the next epoch.
+            DriveEnd::HandedBack(_) => {
+                let late = Desired { start_timeout: Duration::from_secs(1), ..desired.clone() };
+                let journal = FileJournal::new(journal.file.clone(), self.next_epoch());
+                self.go_on(&late, &journal).await.unwrap()
+            }
+        }
+    }
+
     async fn live(&self) -> Live {
         self.target().live(&Self::key()).await.unwrap()
     }
@@ -238,7 +276,7 @@ fn desired(commit: &str, wanted: Vec<Wanted<'_>>) -> Desired {
         apps: apps.collect(),
         approval: false,
         min_ready: Duration::from_millis(100),
-        start_timeout: Duration::from_secs(40),
+        start_timeout: Duration::from_secs(100),
         drain_timeout: Duration::from_secs(3),
         watch_for: Duration::from_millis(700),
         keep_previous: Duration::from_secs(3600),

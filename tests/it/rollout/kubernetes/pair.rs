@@ -3,7 +3,7 @@
 use switchover::domain::rollout::Ended;
 
 use super::{Bench, Wanted, answers, back_to, desired, tied, told};
-use crate::{agent::get, cluster::rig::Image, rollout::stage::Users};
+use crate::{cluster::rig::Image, rollout::stage::Users};
 
 fn one_of(colour: &str, image: &str, replicas: u32) -> String {
     format!(
@@ -21,7 +21,7 @@ spec:
         - name: shop
           image: {image}
           ports: [{{containerPort: 8080}}]
-          readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}
+          readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1, timeoutSeconds: 5}}
 ---"
     )
 }
@@ -48,6 +48,8 @@ pub fn wanted(image: &Image) -> Wanted<'_> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pair_is_taken_over_as_it_is() {
     let Some(bench) = Bench::new("a_pair_is_taken_over_as_it_is").await else { return };
+    // These pods stop to listen soon after they are told to end, and a proxy may take a second to follow.
+    let bench = Bench { settle: std::time::Duration::from_secs(3), ..bench };
     let cluster = bench.ns.cluster;
     let images = ["one", "two", "three"].map(|v| cluster.push_app("pair/web", v, super::POLITE));
     // What a script of the team left: blue serves the old version, green idles.
@@ -59,17 +61,17 @@ async fn a_pair_is_taken_over_as_it_is() {
     let two = desired("two", vec![wanted(&images[1])]);
     let (end, progress) = bench.release(&two).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
-    assert_eq!(get(address, "/").await, (200, "two".into()));
+    answers(address, "two");
     assert_eq!(bench.ns.field("service/shop", ".spec.selector.version"), "green");
     let three = desired("three", vec![wanted(&images[2])]);
     let (end, progress) = bench.release(&three).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     assert_eq!(bench.ns.field("service/shop", ".spec.selector.version"), "blue");
-    assert_eq!(get(address, "/").await, (200, "three".into()));
+    answers(address, "three");
     let (end, progress) = bench.release(&back_to(&two)).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     assert_eq!(bench.ns.field("service/shop", ".spec.selector.version"), "green");
-    assert_eq!(get(address, "/").await, (200, "two".into()));
+    answers(address, "two");
     let (sent, lost) = users.leave().await;
     println!("{sent} sent, flips: {:?}", progress.prober.last_bad_ms);
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Bench, POLITE, Wanted, back_to, desired, told};
+use super::{Bench, POLITE, Wanted, answers, back_to, desired, told};
 use crate::rollout::stage::DEADLINE;
 
 /// What the clients of a pool saw.
@@ -159,20 +159,25 @@ async fn pools_that_never_close_and_long_requests() {
     let (end, progress) = bench.release(&first).await;
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("web");
+    answers(address, "one");
     let pool = Pool::of(10, address);
     let socket = upgraded(address);
 
     let second = desired("two", vec![Wanted::web(&two)]);
+    let client = reqwest::Client::builder().no_proxy().pool_idle_timeout(None).timeout(DEADLINE).build().unwrap();
+    // Its connection leads to the old version before anything begins.
+    let answer = client.get(format!("http://{address}/")).send().await.unwrap().text().await.unwrap();
+    assert_eq!(answer, "one");
     let journal = bench.journal(&second);
     let target = bench.target();
     let driven = drive(&second, Progress::new(&second, clock::now()), &target, &journal, CancellationToken::new());
     // A request that begins before the flip and ends long after it, and after its pod was told to end.
     #[expect(clippy::async_yields_async, reason = "the request goes on beside the release")]
     let long = async {
-        while journal.progress().is_none_or(|p| p.phase < Phase::Switch) {
+        while journal.progress().is_none_or(|p| p.end.is_none() && p.phase < Phase::Switch) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        let client = reqwest::Client::builder().no_proxy().timeout(DEADLINE).build().unwrap();
+        let client = client.clone();
         let url = format!("http://{address}/slow?ms=20000");
         tokio::spawn(async move {
             let answer = client.get(url).send().await?;

@@ -101,7 +101,7 @@ async fn a_worker_is_never_doubled() {
 
     // One that does not stay up, on what ran before us: that comes back.
     let mut d = version("bad", &bad);
-    d.start_timeout = std::time::Duration::from_secs(15);
+    d.start_timeout = std::time::Duration::from_secs(60);
     d.watch_for = std::time::Duration::from_secs(60);
     let (end, progress) = bench.release(&d).await;
     println!("bad: {}", end.words);
