@@ -102,12 +102,13 @@ async fn findings(settings: &Settings) -> Vec<Finding> {
         all.push(Finding::of(what, asked.await));
     }
     if settings.executor == ExecutorKind::Kubernetes {
-        all.extend(cluster("cluster of the steps", &settings.kubernetes.cluster, &rights::STEPS).await);
+        all.extend(cluster("cluster of the steps", &settings.kubernetes.cluster, &rights::STEPS, &[]).await);
     }
     for (name, target) in &settings.targets {
         match target {
             TargetSettings::Kubernetes(target) => {
-                all.extend(cluster(&format!("target {name}"), &target.cluster, &rights::RELEASE).await);
+                let kinds = &target.policy.kinds;
+                all.extend(cluster(&format!("target {name}"), &target.cluster, &rights::RELEASE, kinds).await);
                 for (key, tool) in [("kubectl", &target.kubectl), ("helm", &target.helm)] {
                     if let Some(tool) = tool.as_ref().filter(|t| !t.is_file()) {
                         let wrong = format!("{} is not there", tool.display());
@@ -150,7 +151,7 @@ async fn github(settings: &Settings) -> Result<String, String> {
     Ok(format!("the App {} signs in", settings.app_id))
 }
 
-async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule]) -> Vec<Finding> {
+async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule], kinds: &[String]) -> Vec<Finding> {
     let cluster = match Cluster::new(settings, "doctor").await {
         Ok(cluster) => cluster,
         Err(e) => return vec![Finding::of(what, Err(e.to_string()))],
@@ -176,6 +177,20 @@ async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule])
         Err(fault) => Err(fault.words().to_owned()),
     };
     all.push(Finding::of(format!("{what}, rights"), rights));
+    if !kinds.is_empty() {
+        let more = match cluster.missing_of_kinds(kinds).await {
+            Ok(missing) if missing.is_empty() => Ok(kinds.join(", ")),
+            Ok(missing) => Err(format!(
+                "`kinds` allows {}, but in namespace {} the account may not: {}; add it to its Role",
+                kinds.join(", "),
+                cluster.namespace(),
+                missing.join(", ")
+            )),
+            Err(fault) => Err(fault.words().to_owned()),
+        };
+        all.push(Finding::of(format!("{what}, kinds beyond the usual"), more));
+    }
+    all.push(Finding::of(format!("{what}, DNS"), dns(&cluster, settings).await));
     let metrics = cluster.has_group("metrics.k8s.io").await;
     let note = match metrics {
         Ok(true) => Ok("autoscalers have figures".to_owned()),
@@ -184,6 +199,32 @@ async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule])
     };
     all.push(Finding::of(format!("{what}, metrics"), note));
     all
+}
+
+/// Whether names of Services are known: pods and smoke tests go by them.
+async fn dns(cluster: &Cluster, settings: &ClusterSettings) -> Result<String, String> {
+    // From inside, by asking it.
+    if settings.kubeconfig.is_none() {
+        let asked =
+            tokio::time::timeout(Duration::from_secs(5), tokio::net::lookup_host(("kubernetes.default.svc", 443)));
+        return match asked.await {
+            Ok(Ok(_)) => Ok("names of Services are known".to_owned()),
+            Ok(Err(e)) => Err(format!("`kubernetes.default.svc` is not known here ({e}): does the cluster's DNS run?")),
+            Err(_) => {
+                Err("`kubernetes.default.svc` is not answered for within 5 s: does the cluster's DNS run?".to_owned())
+            }
+        };
+    }
+    let services: kube::Api<k8s_openapi::api::core::v1::Service> =
+        kube::Api::namespaced(cluster.client().clone(), "kube-system");
+    match services.get_opt("kube-dns").await.map_err(switchover::cluster::Fault::from) {
+        Ok(Some(_)) => Ok("the Service kube-dns is there".to_owned()),
+        Ok(None) => Ok("no Service kube-dns in kube-system: it may have another name".to_owned()),
+        Err(switchover::cluster::Fault::Forbidden(_)) => {
+            Ok("can't be seen from here with this account; it needs no such right".to_owned())
+        }
+        Err(fault) => Err(fault.words().to_owned()),
+    }
 }
 
 async fn registry(host: &str, plain: bool) -> Result<String, String> {

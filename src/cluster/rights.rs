@@ -2,8 +2,12 @@
 
 use std::fmt::Write as _;
 
-use k8s_openapi::api::authorization::v1::{SelfSubjectRulesReview, SelfSubjectRulesReviewSpec};
-use kube::{Api, api::PostParams};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
+    SelfSubjectRulesReviewSpec,
+};
+use kube::{Api, Discovery, api::PostParams};
 
 use super::{Cluster, Fault, objects::answered};
 
@@ -84,6 +88,11 @@ pub const STEPS: [Rule; 7] = [
     rule("networking.k8s.io", &["networkpolicies"], &["create"], "Only where limits.step_internet is false."),
 ];
 
+/// What objects in manifests need.
+const KINDS: [&str; 4] = ["get", "create", "patch", "delete"];
+/// Questions to the API server under way at once.
+const AT_ONCE: usize = 8;
+
 /// One right in words: `patch services`, `get jobs.batch`.
 fn words(verb: &str, resource: &str, group: &str) -> String {
     if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
@@ -117,10 +126,6 @@ impl Cluster {
             ..SelfSubjectRulesReview::default()
         };
         let status = answered(reviews.create(&PostParams::default(), &review)).await??.status.unwrap_or_default();
-        // An authorizer that can't list its rules leaves them out; then only the attempt itself tells.
-        if status.incomplete {
-            return Ok(Vec::new());
-        }
         let has = |group: &str, resource: &str, verb: &str| {
             status.resource_rules.iter().any(|rule| {
                 let names =
@@ -137,7 +142,69 @@ impl Cluster {
                 .iter()
                 .flat_map(move |resource| rule.verbs.iter().map(move |verb| (rule.group, *resource, *verb)))
         });
-        Ok(all.filter(|(g, r, v)| !has(g, r, v)).map(|(g, r, v)| words(v, r, g)).collect())
+        let unlisted: Vec<_> = all.filter(|(g, r, v)| !has(g, r, v)).collect();
+        if !status.incomplete {
+            return Ok(unlisted.into_iter().map(|(g, r, v)| words(v, r, g)).collect());
+        }
+        // An authorizer that can't list its rules leaves them out: of those it is asked one by one.
+        let asked: Vec<BoxFuture<'_, Result<bool, Fault>>> =
+            unlisted.iter().map(|(group, resource, verb)| self.may(group, resource, verb).boxed()).collect();
+        let may: Vec<bool> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
+        let missing = unlisted.into_iter().zip(may).filter(|(_, may)| !may);
+        Ok(missing.map(|((g, r, v), _)| words(v, r, g)).collect())
+    }
+
+    /// Whether the account may do this in the namespace ("Checking API Access"). `resource`: as in a [`Rule`].
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn may(&self, group: &str, resource: &str, verb: &str) -> Result<bool, Fault> {
+        let (resource, part) = resource.split_once('/').map_or((resource, None), |(r, s)| (r, Some(s)));
+        let attributes = ResourceAttributes {
+            namespace: Some(self.namespace().to_owned()),
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            subresource: part.map(str::to_owned),
+            verb: Some(verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None },
+            ..SelfSubjectAccessReview::default()
+        };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client().clone());
+        let answer = answered(reviews.create(&PostParams::default(), &review)).await??;
+        Ok(answer.status.is_some_and(|s| s.allowed))
+    }
+
+    /// Rights that the account lacks on kinds that the operator allows beyond the usual ones ([`ManifestPolicy::kinds`]:
+    /// `Certificate.cert-manager.io`), and kinds that the cluster does not know, in words.
+    ///
+    /// [`ManifestPolicy::kinds`]: crate::domain::rollout::ManifestPolicy::kinds
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub async fn missing_of_kinds(&self, kinds: &[String]) -> Result<Vec<String>, Fault> {
+        if kinds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known = answered(Discovery::new(self.client().clone()).run()).await??;
+        let all: Vec<_> =
+            known.groups().flat_map(|g| g.recommended_resources()).map(|(resource, _)| resource).collect();
+        let mut missing = Vec::new();
+        for kind in kinds {
+            let (name, group) = kind.split_once('.').map_or((kind.as_str(), None), |(k, g)| (k, Some(g)));
+            let Some(found) = all.iter().find(|r| r.kind == name && group.is_none_or(|g| r.group == g)) else {
+                missing.push(format!("know {kind}: the cluster has no such kind"));
+                continue;
+            };
+            for verb in KINDS {
+                if !self.may(&found.group, &found.plural, verb).await? {
+                    missing.push(words(verb, &found.plural, &found.group));
+                }
+            }
+        }
+        Ok(missing)
     }
 }
 

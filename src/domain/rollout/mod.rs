@@ -173,6 +173,13 @@ pub enum Action {
         /// Which.
         slot: Slot,
     },
+    /// Make the slot before as large as the one that serves has become: the way back must bear the same load.
+    Grow {
+        /// Whose.
+        app: AppName,
+        /// Which.
+        slot: Slot,
+    },
     /// Bring what goes along with a slot (objects that all slots share, an autoscaler) after a pointer that went back: on
     /// that way nothing comes before the pointers of all apps.
     Follow {
@@ -205,6 +212,7 @@ impl Action {
             Self::Smoke { .. } => "smoke",
             Self::Switch { .. } => "switch",
             Self::Recycle { .. } => "recycle",
+            Self::Grow { .. } => "grow",
             Self::Follow { .. } => "follow",
             Self::Finish { .. } => "finish",
             Self::RemoveSlot { .. } => "remove_slot",

@@ -73,7 +73,7 @@ pub struct ObservedSlot {
     pub running: bool,
     /// Copies that it shall have.
     pub wanted: u32,
-    /// It was made smaller than it must be by now: to be put once more.
+    /// It was made smaller than it must be by now: a new one is put once more, one that was left grows.
     pub short: bool,
     /// Copies that are ready.
     pub ready: u32,

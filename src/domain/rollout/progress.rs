@@ -364,7 +364,7 @@ impl Progress {
                     state.cleared = true;
                 }
             }
-            (Action::Recycle { .. } | Action::Follow { .. } | Action::Finish { .. }, _) => {}
+            (Action::Recycle { .. } | Action::Grow { .. } | Action::Follow { .. } | Action::Finish { .. }, _) => {}
             (action, effect) => {
                 // A target that answers something else than was asked has a mistake: nothing is concluded from it.
                 self.failure = Some(ActionFailure {

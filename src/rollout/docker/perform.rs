@@ -61,7 +61,9 @@ impl DockerTarget {
                 Ok(Effect::Switched { at: switched.at })
             }
             // The agent chooses the slot for each request, and nothing is in place for a switch alone.
-            Action::Recycle { .. } | Action::Follow { .. } | Action::Finish { .. } => Ok(Effect::Done),
+            Action::Recycle { .. } | Action::Grow { .. } | Action::Follow { .. } | Action::Finish { .. } => {
+                Ok(Effect::Done)
+            }
             Action::RemoveSlot { app, slot } => {
                 self.forget_slot(&desired.key, epoch, app, slot).await.map(|()| Effect::Done)
             }

@@ -38,6 +38,8 @@ const TAIL: i64 = 30;
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
 /// At the start, so long until the namespace must be known.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Of a client of the API server's between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A door that does not take a connection within so long can't be probed from here.
 const REACH: Duration = Duration::from_secs(2);
 
@@ -82,7 +84,8 @@ impl KubernetesTarget {
                 continue;
             }
             let new = slot.slot == app.slot && !is_active;
-            let least = if new && app.kind == AppKind::Web { size } else { 0 };
+            // The way back must bear what the new slot bears by now.
+            let least = if !is_active && app.kind == AppKind::Web { size } else { 0 };
             let seen = self.slot(&desired.key, app, door, slot, is_active, new, least).await;
             slots.insert(slot.slot.clone(), seen);
         }
@@ -170,7 +173,7 @@ impl KubernetesTarget {
         ObservedSlot {
             running: up,
             wanted,
-            short: asked < wanted,
+            short: autoscaled && asked < least,
             ready: seen.count,
             ready_since: seen.since,
             unready_since: seen.unready_since,
@@ -345,11 +348,11 @@ impl KubernetesTarget {
     }
 }
 
-/// So long after an outage a node's proxy may try again for the last time. Each of its pauses is about as long as all
-/// before it together, doubled by chance at most, and none is longer than a minute (client-go's reflector: 0.8 s that
-/// doubles up to 30 s, each with a jitter of up to as much again).
+/// So long after an outage a node's proxy may try again for the last time: its pauses double from 0.8 s up to 30 s, each by
+/// chance up to twice as long, and begin anew only when there was no outage for two minutes (client-go, `Reflector`). A
+/// watch that merely broke is no outage.
 fn catch_up(outage: Duration) -> Duration {
-    (outage.saturating_mul(2) + Duration::from_secs(2)).min(Duration::from_secs(60))
+    if outage < Duration::from_secs(1) { outage.saturating_mul(2) + Duration::from_secs(2) } else { LONGEST_PAUSE }
 }
 
 /// Made before that moment. Creation times have whole seconds.

@@ -56,6 +56,11 @@ impl KubernetesTarget {
                 self.fence(&desired.key, app, epoch).await?;
                 self.recycle(&desired.key, app, slot).await.map(|()| Effect::Done)
             }
+            Action::Grow { app, slot } => {
+                let app = find(app)?;
+                let door = self.fence(&desired.key, app, epoch).await?;
+                self.grow(&desired.key, app, &door, slot).await.map(|()| Effect::Done)
+            }
             Action::Follow { app } => {
                 let app = find(app)?;
                 let door = self.fence(&desired.key, app, epoch).await?;
@@ -225,6 +230,16 @@ impl KubernetesTarget {
             self.watched().remember(Kind::Pod, gone);
         }
         Ok(())
+    }
+
+    /// Makes a slot that was left as large as the one that serves.
+    async fn grow(&self, key: &EnvironmentKey, app: &DesiredApp, door: &Door, slot: &Slot) -> Result<(), TargetError> {
+        let manifests = put::manifests_of(app)?;
+        let found = self.slots(key, &app.name, Some(door), Some(manifests));
+        let Active::Slot(active) = Self::active(door, &found, Some(manifests)) else { return Ok(()) };
+        let of = |slot: &Slot| found.iter().find(|f| &f.slot == slot);
+        let (Some(serves), Some(left)) = (of(&active), of(slot).filter(|_| &active != slot)) else { return Ok(()) };
+        self.scale(name(&left.deployment), self.size(serves)).await
     }
 
     /// Stops a slot that is not live, and removes all that is left of it.

@@ -80,6 +80,21 @@ fn connections_from_before_the_switch_are_ended_after_the_drain() {
 }
 
 #[test]
+fn the_way_back_grows_with_what_serves() {
+    let d = desired();
+    let (worker, world) = run(&d, Fate { grows: true, ..Fate::default() });
+    insta::assert_snapshot!(told(&worker), @r#"
+    prepare warm verify switch converge watch done
+    live hold=false keep=3 Live.
+    "#);
+    let grown: Vec<_> = world.log.iter().filter(|l| l.contains("Grow")).cloned().collect();
+    insta::assert_snapshot!(grown.join("\n"), @r#"
+    watch Grow { app: AppName("backend"), slot: Slot("1111111-10e08a41") }
+    watch Grow { app: AppName("frontend"), slot: Slot("1111111-1cf387c0") }
+    "#);
+}
+
+#[test]
 fn the_drain_counts_anew_after_the_target_was_away() {
     let d = desired();
     let mut world = World::with_previous(&d, Fate { pins: true, ..Fate::default() });

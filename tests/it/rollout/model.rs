@@ -90,6 +90,8 @@ pub struct SimApp {
     pub slots: BTreeMap<Slot, SimSlot>,
     pub handover: bool,
     pub behind: bool,
+    /// The slot before has the size of what serves.
+    pub grown: bool,
 }
 
 /// How the new version behaves.
@@ -102,6 +104,8 @@ pub struct Fate {
     pub dies_when_live: bool,
     /// A switch moves new connections only, and leaves something to be put back (target `kubernetes`).
     pub pins: bool,
+    /// What is new becomes larger once it serves.
+    pub grows: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -166,8 +170,8 @@ impl World {
             std::cmp::Ordering::Equal => Fence::Ours,
             std::cmp::Ordering::Greater => Fence::Higher,
         };
-        let one = |s: &SimSlot| ObservedSlot {
-            short: false,
+        let one = |s: &SimSlot, short| ObservedSlot {
+            short,
             running: s.running,
             wanted: 2,
             ready: if s.running && s.ready { 2 } else { 0 },
@@ -179,7 +183,8 @@ impl World {
             why: (!s.ready).then(|| "copy 1: GET /health answered 503".into()),
         };
         let apps = self.apps.iter().filter(|_| self.exists).map(|(name, a)| {
-            let slots = a.slots.iter().map(|(n, s)| (n.clone(), one(s))).collect();
+            let small = |n: &Slot| self.fate.grows && !a.grown && *n == old(name) && a.active.as_ref() != Some(n);
+            let slots = a.slots.iter().map(|(n, s)| (n.clone(), one(s, small(n)))).collect();
             (
                 name.clone(),
                 ObservedApp {
@@ -294,6 +299,13 @@ impl World {
                 let found = state.slots.get_mut(slot).expect("recycles a slot that is not there");
                 assert!(found.running && found.ready, "recycles a slot that lacks copies");
                 found.pinned = found.pinned.saturating_sub(1);
+                Ok(Effect::Done)
+            }
+            Action::Grow { app: name, slot } => {
+                let state = self.apps.get_mut(name).unwrap();
+                assert_ne!(state.active.as_ref(), Some(slot), "sizes what serves");
+                assert!(state.slots[slot].running, "grows a slot that does not run");
+                state.grown = true;
                 Ok(Effect::Done)
             }
             Action::Follow { app: name } => {

@@ -278,6 +278,11 @@ impl Rules<'_> {
         }
         let end = after(self.p.since, self.d.watch_for);
         if self.now < end {
+            let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
+            let small = self.webs().find(|v| !given_up && v.points_at_new() && v.old_slot().is_some_and(|s| s.short));
+            if let Some((app, slot)) = small.and_then(|v| Some((v.want.name.clone(), v.previous()?.clone()))) {
+                return Step::Act(Action::Grow { app, slot });
+            }
             return wait(Some(end), Some(OFTEN), "the end of the watch");
         }
         if let Some(step) = self.finish() {

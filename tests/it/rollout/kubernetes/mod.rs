@@ -8,6 +8,8 @@ mod killed;
 mod outage;
 mod pair;
 mod pinned;
+mod rights;
+mod scaled;
 mod there_and_back;
 mod worker;
 

@@ -24,7 +24,7 @@ async fn the_api_server_away_in_a_phase() {
     let _end = Ends(cluster);
     let bench = Bench::on(cluster.namespace("outage"), cluster.kubeconfig()).await;
     // After an outage the cluster's own controllers may take a minute until they act again.
-    let bench = Bench { patience: 2 * DEADLINE, ..bench };
+    let bench = Bench { patience: 2 * DEADLINE, settle: Duration::from_secs(3), ..bench };
     let version = |name: &str| {
         let image = cluster.push_app("outage/web", name, POLITE);
         let mut d = desired(name, vec![Wanted::web(&image)]);

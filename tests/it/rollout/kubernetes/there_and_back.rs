@@ -82,16 +82,19 @@ async fn releases_and_rollbacks_of_a_pair_seen_from_two_nodes() {
     let (near_seen, far_seen) = (Seen::default(), Seen::default());
     let (users, look) = (Users::ask(address), near_seen.look(address));
     let (stop, thread) = far(slow, address, far_seen.clone());
-    let (mut near, mut far, mut live) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut near, mut far, mut live, mut flips) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
         let begun = Instant::now();
         let two = desired("two", vec![pair::wanted(&images[2])]);
         let (end, progress) = bench.release(&two).await;
         assert_eq!(end.outcome, Ended::Live, "{round}: {} {}", end.words, told(&progress));
         live.push(near_seen.last("one").unwrap().duration_since(begun));
-        let begun = Instant::now();
+        // Nobody asks for the way back in the second after a release: by then the proxies are at rest.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (begun, asked) = (Instant::now(), switchover::clock::now());
         let (end, progress) = bench.release(&back_to(&one)).await;
         assert_eq!(end.outcome, Ended::Live, "{round}: {} {}", end.words, told(&progress));
+        flips.push(progress.switched_at().unwrap().duration_since(asked).unsigned_abs());
         near.push(near_seen.last("two").unwrap().duration_since(begun));
         far.push(far_seen.last("two").unwrap().duration_since(begun));
     }
@@ -101,6 +104,7 @@ async fn releases_and_rollbacks_of_a_pair_seen_from_two_nodes() {
     let (far_sent, far_lost) = tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
     println!("here: {} lost of {sent}; from the slow node: {} lost of {far_sent}", lost.len(), far_lost.len());
     told_times("begin of the release to the last answer of the old version", live);
+    told_times("way back, to the flip", flips);
     told_times("way back", near);
     told_times("way back, seen from the slow node", far);
     assert!(sent > 1000 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
