@@ -179,13 +179,16 @@ async fn cluster(what: &str, settings: &ClusterSettings, rules: &[rights::Rule],
     all.push(Finding::of(format!("{what}, rights"), rights));
     if !kinds.is_empty() {
         let more = match cluster.missing_of_kinds(kinds).await {
-            Ok(missing) if missing.is_empty() => Ok(kinds.join(", ")),
-            Ok(missing) => Err(format!(
-                "`kinds` allows {}, but in namespace {} the account may not: {}; add it to its Role",
-                kinds.join(", "),
-                cluster.namespace(),
-                missing.join(", ")
+            Ok(rights::Kinds { unknown, .. }) if !unknown.is_empty() => Err(format!(
+                "the cluster has no kind {}: is its add-on installed, and the name right (`kubectl api-resources`)?",
+                unknown.join(", ")
             )),
+            Ok(rights::Kinds { rights, .. }) if !rights.is_empty() => Err(format!(
+                "in namespace {} the account may not: {}; `kinds` allows them, so add them to its Role",
+                cluster.namespace(),
+                rights.join(", ")
+            )),
+            Ok(_) => Ok(kinds.join(", ")),
             Err(fault) => Err(fault.words().to_owned()),
         };
         all.push(Finding::of(format!("{what}, kinds beyond the usual"), more));

@@ -88,6 +88,15 @@ pub const STEPS: [Rule; 7] = [
     rule("networking.k8s.io", &["networkpolicies"], &["create"], "Only where limits.step_internet is false."),
 ];
 
+/// See [`Cluster::missing_of_kinds`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kinds {
+    /// Kinds that the cluster has not.
+    pub unknown: Vec<String>,
+    /// Rights that the account has not, in words.
+    pub rights: Vec<String>,
+}
+
 /// What objects in manifests need.
 const KINDS: [&str; 4] = ["get", "create", "patch", "delete"];
 /// Questions to the API server under way at once.
@@ -177,30 +186,30 @@ impl Cluster {
         Ok(answer.status.is_some_and(|s| s.allowed))
     }
 
-    /// Rights that the account lacks on kinds that the operator allows beyond the usual ones ([`ManifestPolicy::kinds`]:
-    /// `Certificate.cert-manager.io`), and kinds that the cluster does not know, in words.
+    /// What is wrong with kinds that the operator allows beyond the usual ones ([`ManifestPolicy::kinds`]:
+    /// `Certificate.cert-manager.io`): the cluster does not know them, or the account lacks rights.
     ///
     /// [`ManifestPolicy::kinds`]: crate::domain::rollout::ManifestPolicy::kinds
     ///
     /// # Errors
     /// [`Fault`].
-    pub async fn missing_of_kinds(&self, kinds: &[String]) -> Result<Vec<String>, Fault> {
+    pub async fn missing_of_kinds(&self, kinds: &[String]) -> Result<Kinds, Fault> {
         if kinds.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Kinds::default());
         }
         let known = answered(Discovery::new(self.client().clone()).run()).await??;
         let all: Vec<_> =
             known.groups().flat_map(|g| g.recommended_resources()).map(|(resource, _)| resource).collect();
-        let mut missing = Vec::new();
+        let mut missing = Kinds::default();
         for kind in kinds {
             let (name, group) = kind.split_once('.').map_or((kind.as_str(), None), |(k, g)| (k, Some(g)));
             let Some(found) = all.iter().find(|r| r.kind == name && group.is_none_or(|g| r.group == g)) else {
-                missing.push(format!("know {kind}: the cluster has no such kind"));
+                missing.unknown.push(kind.clone());
                 continue;
             };
             for verb in KINDS {
                 if !self.may(&found.group, &found.plural, verb).await? {
-                    missing.push(words(verb, &found.plural, &found.group));
+                    missing.rights.push(words(verb, &found.plural, &found.group));
                 }
             }
         }
