@@ -22,8 +22,8 @@ use crate::{
         config::AppKind,
         ids::{AppName, Epoch, Slot},
         rollout::{
-            AppManifests, Desired, DesiredApp, EnvironmentKey, Fence, Live, LiveApp, Observed, ObservedApp,
-            ObservedSlot, Requests, after,
+            AppManifests, Desired, DesiredApp, EnvironmentKey, Fence, Kind as Way, Live, LiveApp, Observed,
+            ObservedApp, ObservedSlot, Requests, after,
         },
     },
     manifests,
@@ -86,7 +86,7 @@ impl KubernetesTarget {
             let new = slot.slot == app.slot && !is_active;
             // The way back must bear what the new slot bears by now.
             let least = if !is_active && app.kind == AppKind::Web { size } else { 0 };
-            let seen = self.slot(&desired.key, app, door, slot, is_active, new, least).await;
+            let seen = self.slot(desired, app, door, slot, is_active, new, least).await;
             slots.insert(slot.slot.clone(), seen);
         }
         let settled = !door.web || live.is_none_or(|live| self.settled(door, live));
@@ -128,7 +128,7 @@ impl KubernetesTarget {
     #[expect(clippy::too_many_arguments, reason = "the parts of one look, used once")]
     async fn slot(
         &self,
-        key: &EnvironmentKey,
+        desired: &Desired,
         app: &DesiredApp,
         door: &Door,
         found: &Found,
@@ -143,7 +143,10 @@ impl KubernetesTarget {
         let alive: Vec<&Object> = pods.iter().filter(|p| !is_ending(p)).collect();
         let mut ready: Vec<&Object> = alive.iter().copied().filter(|p| is_ready(p)).collect();
         let mut why = None;
-        if is_new && door.web {
+        // On the way back the slot served before, and nothing may come before the flip: a preview that is made or changed then
+        // would have kube-proxy hold the flip itself back.
+        let to_prove = is_new && door.web && desired.kind == Way::Release;
+        if to_prove {
             // Proven by the endpoints that the flip will lead to: nobody else's pods, and all of ours.
             let preview = names::preview(door.name());
             let reached = self.endpoints(&preview);
@@ -157,7 +160,7 @@ impl KubernetesTarget {
         ready.sort_by_key(|p| text(p, "/metadata/uid").to_owned());
         let up = asked > 0;
         if why.is_none() && up && (ready.len() as u64) < u64::from(wanted) {
-            let unreached = is_new && door.web && alive.iter().all(|p| is_ready(p));
+            let unreached = to_prove && alive.iter().all(|p| is_ready(p));
             why = match unreached.then(|| self.lost_port(&names::preview(door.name()))).flatten() {
                 Some(words) => Some(words),
                 None => self.why(found, &alive).await,
@@ -167,7 +170,7 @@ impl KubernetesTarget {
         let pinned = switched.map_or(0, |at| pods.iter().filter(|p| !is_ending(p) && made_before(p, at)).count());
         let copies: Vec<Option<String>> =
             ready.iter().take(wanted as usize).map(|p| Some(text(p, "/metadata/uid").to_owned())).collect();
-        let service = format!("{key}/{}", app.name);
+        let service = format!("{}/{}", desired.key, app.name);
         let mut known = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = known.look(&service, found.slot.as_str(), wanted as usize, &copies, clock::now());
         ObservedSlot {

@@ -94,6 +94,9 @@ async fn releases_and_rollbacks_of_a_pair_seen_from_two_nodes() {
         let (begun, asked) = (Instant::now(), switchover::clock::now());
         let (end, progress) = bench.release(&back_to(&one)).await;
         assert_eq!(end.outcome, Ended::Live, "{round}: {} {}", end.words, told(&progress));
+        // Straight to the flip: whatever is made or changed before it has the nodes' proxies hold it back.
+        let phases: Vec<_> = progress.timeline.iter().map(|p| p.phase.as_str()).collect();
+        assert_eq!(phases, ["prepare", "switch", "converge", "done"], "{}", told(&progress));
         flips.push(progress.switched_at().unwrap().duration_since(asked).unsigned_abs());
         near.push(near_seen.last("two").unwrap().duration_since(begun));
         far.push(far_seen.last("two").unwrap().duration_since(begun));
