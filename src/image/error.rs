@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::name::HUB;
+use crate::domain::answer::tells_code;
 
 /// Why there is no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,9 +141,7 @@ impl RegistryProblem {
     pub fn understood(host: &str, said: &str) -> Option<Self> {
         let text = said.to_lowercase();
         let any = |words: &[&str]| words.iter().any(|w| text.contains(w));
-        // As a word of its own: digests and ports hold any digits.
-        let is_word = |w: &str, codes: &[&str]| codes.contains(&w.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
-        let code = |codes: &[&str]| text.split_whitespace().any(|w| is_word(w, codes));
+        let code = |codes: &[&str]| tells_code(&text, codes);
         // The order matters: a quota is told as "denied", a proxy's 413 as "unknown".
         let kind = if any(&["server gave http response to https client"]) {
             ProblemKind::PlainHttp

@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::look::{list, text};
-use crate::domain::config::mistake::{mask, shown};
+use crate::domain::{
+    answer::tells_code,
+    config::mistake::{mask, shown},
+};
 
 /// The last lines of a log that are told.
 const LINES: usize = 30;
@@ -234,9 +237,7 @@ fn container(pod: &Value, status: &Value, events: &[Value], log_tail: Option<&[S
 fn pull(image: &str, answer: &str) -> String {
     let lower = answer.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|p| lower.contains(p));
-    // As a word of its own: digests and ports hold any digits.
-    let is_word = |w: &str, codes: &[&str]| codes.contains(&w.trim_matches(|c: char| !c.is_ascii_alphanumeric()));
-    let code = |codes: &[&str]| lower.split_whitespace().any(|w| is_word(w, codes));
+    let code = |codes: &[&str]| tells_code(&lower, codes);
     let meaning = if has(&["toomanyrequests", "too many requests", "rate limit"]) || code(&["429"]) {
         "the registry allows no more pulls for now"
     } else if has(&["unauthorized", "authentication required", "no basic auth", "access denied", "forbidden", "denied"])

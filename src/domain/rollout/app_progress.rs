@@ -39,12 +39,9 @@ pub struct AppProgress {
     /// When its new slot was asked for: from there it has its time to get ready.
     #[serde(default)]
     pub put_at: Option<Timestamp>,
-    /// Something of its new slot may have been made, if only what the slot needs before it.
+    /// Something of its new slot may be there, if only what the slot needs before it.
     #[serde(default)]
     pub begun: bool,
-    /// Its new slot, or what was made for it, was removed.
-    #[serde(default)]
-    pub cleared: bool,
 }
 
 /// What stood there before this rollout.

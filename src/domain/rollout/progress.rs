@@ -361,7 +361,7 @@ impl Progress {
                 if desired.app(app).is_some_and(|a| &a.slot == slot)
                     && let Some(state) = self.apps.get_mut(app)
                 {
-                    state.cleared = true;
+                    state.begun = false;
                 }
             }
             (Action::Recycle { .. } | Action::Grow { .. } | Action::Follow { .. } | Action::Finish { .. }, _) => {}

@@ -13,6 +13,7 @@ use super::{
     KubernetesTarget, failed,
     look::{door_of_preview, is_over, name, number, object_label, text},
     names, put,
+    record::Record,
 };
 use crate::{
     clock,
@@ -52,7 +53,8 @@ impl KubernetesTarget {
     ) -> Result<Effect, TargetError> {
         let Some(spec) = &app.spec.pre_deploy else { return Err(failed(format!("{} has no pre_deploy", app.name))) };
         let (order, rendered) = self.rendered(desired, epoch, app)?;
-        self.put_needs(desired, app, &rendered).await?;
+        let record = Record::of(app, &rendered.name, &order.image);
+        self.put_needs(desired, app, &rendered, record.as_ref()).await?;
         let job = self.job(desired, app, &order, "pre", &spec.command)?;
         // Cutting a migration in half is worse than waiting for it: nothing but its time limit ends it.
         self.run_job(desired, &app.name, "pre_deploy", &job, spec.command.timeout, &CancellationToken::new()).await
@@ -68,11 +70,11 @@ impl KubernetesTarget {
     ) -> Result<Value, TargetError> {
         let mut order = order.clone();
         order.labels.insert(KIND.to_owned(), names::COMMAND.to_owned());
-        let mut job = manifests::pre_deploy_job(put::manifests_of(app)?, &order, &command.run, command.timeout)
-            .map_err(failed)?;
-        job["metadata"]["name"] = json!(object_name(&format!("{}-{what}-{}", app.name, desired.rollout), 57));
         // Until the command has begun; then its own limit counts (`limit_from_begin`).
-        job["spec"]["activeDeadlineSeconds"] = json!((command.timeout + SLACK).as_secs());
+        let limit = command.timeout + SLACK;
+        let mut job =
+            manifests::pre_deploy_job(put::manifests_of(app)?, &order, &command.run, limit).map_err(failed)?;
+        job["metadata"]["name"] = json!(object_name(&format!("{}-{what}-{}", app.name, desired.rollout), 57));
         // Its end is recorded within seconds; whoever wants to look at its pod has an hour.
         job["spec"]["ttlSecondsAfterFinished"] = json!(3600);
         Ok(job)

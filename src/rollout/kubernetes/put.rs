@@ -132,6 +132,7 @@ impl KubernetesTarget {
         desired: &Desired,
         app: &DesiredApp,
         rendered: &Rendered,
+        record: Option<&Record>,
     ) -> Result<(), TargetError> {
         let logins: BTreeMap<String, Value> = desired.apps.iter().filter_map(|a| self.login(a)).collect();
         if !logins.is_empty() {
@@ -166,15 +167,10 @@ impl KubernetesTarget {
                 Err(other) => return Err(other.into()),
             }
         }
-        let record = Record::of(app, &rendered.name, &image(app)?);
-        match record.filter(|r| !r.shared.is_empty()) {
-            // Kept before anything of it is made: whoever clears up after a worker that died knows what to look for.
-            Some(record) => {
-                self.keep_record(&desired.key, &app.name, &app.slot, &record).await?;
-                self.make_missing(&desired.key, &app.name, &record).await
-            }
-            None => Ok(()),
-        }
+        let Some(record) = record else { return Ok(()) };
+        // Kept before anything of it is made: whoever clears up after a worker that died knows what to look for.
+        self.keep_record(&desired.key, &app.name, &app.slot, record).await?;
+        self.make_missing(&desired.key, &app.name, record).await
     }
 
     pub(super) fn not_granted(&self, desired: &Desired, secret: &str) -> TargetError {
@@ -188,13 +184,10 @@ impl KubernetesTarget {
     /// Makes the app's new slot, unserved.
     pub(super) async fn put(&self, desired: &Desired, epoch: Epoch, app: &DesiredApp) -> Result<(), TargetError> {
         let (order, rendered) = self.rendered(desired, epoch, app)?;
-        self.put_needs(desired, app, &rendered).await?;
+        let record = Record::of(app, &rendered.name, &order.image);
+        self.put_needs(desired, app, &rendered, record.as_ref()).await?;
         for budget in &rendered.budgets {
             self.cluster().apply(budget).await?;
-        }
-        let record = Record::of(app, &rendered.name, &order.image);
-        if let Some(record) = &record {
-            self.keep_record(&desired.key, &app.name, &app.slot, record).await?;
         }
         failpoint::hit("kubernetes.slot.before_deployment");
         let made = self.cluster().apply(&rendered.deployment).await?;

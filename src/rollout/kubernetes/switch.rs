@@ -267,10 +267,8 @@ impl KubernetesTarget {
             }
             let mut object = object.clone();
             merge_into(&mut object, "labels", &labels);
-            match self.cluster().apply(&object).await {
-                Ok(_) => tracing::debug!(object = name(&object), %app, "made ahead of the slot that may wait for it"),
-                Err(other) => return Err(other.into()),
-            }
+            self.cluster().apply(&object).await?;
+            tracing::debug!(object = name(&object), %app, "made ahead of the slot that may wait for it");
         }
         Ok(())
     }

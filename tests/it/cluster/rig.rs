@@ -388,6 +388,20 @@ impl Namespace<'_> {
         apply(command, manifests);
     }
 
+    /// A kubeconfig of an account of this namespace that has this Role and nothing else.
+    pub fn account(&self, role: &str, dir: &Path) -> PathBuf {
+        self.kubectl(&["create", "serviceaccount", "switchover"]);
+        let subject = format!("--serviceaccount={}:switchover", self.name);
+        self.kubectl(&["create", "rolebinding", role, &format!("--role={role}"), &subject]);
+        let token = self.kubectl(&["create", "token", "switchover"]);
+        let admin = self.cluster.kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]);
+        let mut config: serde_json::Value = serde_json::from_str(&admin).unwrap();
+        config["users"][0]["user"] = serde_json::json!({ "token": token });
+        let file = dir.join("kubeconfig");
+        fs::write(&file, config.to_string()).unwrap();
+        file
+    }
+
     /// Waits until a Deployment's pods are as it says and ready; tells what is wrong with them otherwise.
     pub fn rolled_out(&self, deployment: &str) {
         let status = ["rollout", "status", &format!("deployment/{deployment}"), "--timeout=300s"];

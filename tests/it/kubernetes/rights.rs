@@ -1,6 +1,6 @@
 //! The executor's rights: what its documentation lists is enough, and a missing one is named.
 
-use std::{collections::BTreeMap, fs};
+use std::collections::BTreeMap;
 
 use switchover::{
     cluster::Cluster as Connection,
@@ -43,15 +43,7 @@ fn role(rules: &[(String, String, Vec<String>)]) -> String {
 /// An executor as an account that has the Role and nothing else.
 async fn as_account(stage: &Stage<'_>, dir: &tempfile::TempDir) -> KubernetesExecutor {
     let space = &stage.space;
-    space.kubectl(&["create", "serviceaccount", "switchover"]);
-    let account = format!("--serviceaccount={}:switchover", space.name);
-    space.kubectl(&["create", "rolebinding", "steps", "--role=steps", &account]);
-    let token = space.kubectl(&["create", "token", "switchover"]);
-    let admin = space.cluster.kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]);
-    let mut config: serde_json::Value = serde_json::from_str(&admin).unwrap();
-    config["users"][0]["user"] = serde_json::json!({ "token": token });
-    let kubeconfig = dir.path().join("kubeconfig");
-    fs::write(&kubeconfig, config.to_string()).unwrap();
+    let kubeconfig = space.account("steps", dir.path());
     let settings = ClusterSettings { kubeconfig: Some(kubeconfig), context: None, namespace: space.name.clone() };
     let connection = Connection::new(&settings, "rights").await.unwrap();
     let limits = StepLimits { internet: false, ..StepLimits::default() };

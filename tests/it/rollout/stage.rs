@@ -21,8 +21,8 @@ use switchover::{
         config::AppKind,
         ids::{EnvironmentName, Epoch, RepoId, RolloutId, Sha},
         rollout::{
-            AppSpec, Asked, CommandSpec, Desired, DesiredApp, End, EnvironmentKey, Kind, PreDeploySpec, ProbeSpec,
-            Progress, desired::slot_name,
+            AppSpec, Asked, CommandSpec, Desired, DesiredApp, End, EnvironmentKey, Kind, Phase, PreDeploySpec,
+            ProbeSpec, Progress, desired::slot_name,
         },
     },
     rollout::{
@@ -82,6 +82,15 @@ impl FileJournal {
 
     pub fn progress(&self) -> Option<Progress> {
         serde_json::from_slice(&fs::read(&self.file).ok()?).ok()
+    }
+}
+
+impl FileJournal {
+    /// Waits until the rollout is in this phase, or over.
+    pub async fn reaches(&self, phase: Phase) {
+        while self.progress().is_none_or(|p| p.end.is_none() && p.phase != phase) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl<'a> Rules<'a> {
         self.changed().find_map(|v| {
             let existed = v.did.base.as_ref().is_none_or(|b| b.existed);
             // What the slot and its command need is made before it.
-            let there = (v.did.begun && !v.did.cleared) || v.slot(&v.want.slot).is_some();
+            let there = v.did.begun || v.slot(&v.want.slot).is_some();
             (there && !existed && !v.points_at_new())
                 .then(|| Step::Act(Action::RemoveSlot { app: v.want.name.clone(), slot: v.want.slot.clone() }))
         })

@@ -220,8 +220,7 @@ impl Rules<'_> {
             return step;
         }
         // The version that was left in haste goes at once; its release can still be released again.
-        let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
-        for v in self.changed().filter(|_| !given_up) {
+        for v in self.changed().filter(|_| !self.given_up()) {
             if let Some(bad) = v.previous()
                 && v.old_slot().is_some()
                 && v.points_at_new()
@@ -234,8 +233,7 @@ impl Rules<'_> {
 
     /// Connections that the switch left on the old slots are ended once the longest request that must not be cut is over.
     fn recycle(&self, drained_by: Timestamp) -> Option<Step> {
-        let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
-        let v = self.webs().find(|v| !given_up && v.old_slot().is_some_and(|s| s.pinned > 0))?;
+        let v = self.webs().find(|v| !self.given_up() && v.old_slot().is_some_and(|s| s.pinned > 0))?;
         let old = v.old_slot()?;
         if self.now < drained_by {
             return Some(wait(Some(drained_by), Some(OFTEN), "requests on connections from before the switch"));
@@ -267,8 +265,7 @@ impl Rules<'_> {
 
     /// Puts back what was only for the switch.
     pub(super) fn finish(&self) -> Option<Step> {
-        let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
-        let app = self.changed().find(|v| v.seen.is_some_and(|s| s.handover) && !given_up)?;
+        let app = self.changed().find(|v| v.seen.is_some_and(|s| s.handover) && !self.given_up())?;
         Some(Step::Act(Action::Finish { app: app.want.name.clone() }))
     }
 
@@ -278,8 +275,8 @@ impl Rules<'_> {
         }
         let end = after(self.p.since, self.d.watch_for);
         if self.now < end {
-            let given_up = self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP);
-            let small = self.webs().find(|v| !given_up && v.points_at_new() && v.old_slot().is_some_and(|s| s.short));
+            let small =
+                self.webs().find(|v| !self.given_up() && v.points_at_new() && v.old_slot().is_some_and(|s| s.short));
             if let Some((app, slot)) = small.and_then(|v| Some((v.want.name.clone(), v.previous()?.clone()))) {
                 return Step::Act(Action::Grow { app, slot });
             }

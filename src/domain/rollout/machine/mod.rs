@@ -152,6 +152,11 @@ impl<'a> Rules<'a> {
         stop.unwrap_or_else(|| wait(None, Some(Duration::from_secs(1)), "the target to be reachable"))
     }
 
+    /// The last action failed so often that what would only be tidy is left as it is.
+    fn given_up(&self) -> bool {
+        self.p.failure.as_ref().is_some_and(|f| f.times >= GIVE_UP)
+    }
+
     /// When the last request that must not be cut is over on the slot that was left at `moved`: counted from there, from the
     /// phase's begin, or from when everybody follows again after the target was away.
     fn drained_by(&self, moved: Option<Timestamp>) -> Timestamp {

@@ -12,7 +12,7 @@ use switchover::{
 use tokio_util::sync::CancellationToken;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use super::{Dock, Rig, Version, app, outage::reaches, told};
+use super::{Dock, Rig, Version, app, told};
 use crate::{
     agent::get,
     rollout::stage::{DEADLINE, Users, pre_deploy, smoke},
@@ -131,7 +131,7 @@ async fn a_release_that_dies_in_the_watch_is_taken_back() {
         let journal = dock.journal(&d);
         let dying = async {
             if name == "dies" {
-                reaches(&journal, Phase::Watch).await;
+                journal.reaches(Phase::Watch).await;
                 let client = crate::agent::fresh();
                 while journal.progress().is_some_and(|p| p.phase == Phase::Watch && p.end.is_none()) {
                     let _ = client.get(format!("http://{address}/exit")).send().await;

@@ -9,21 +9,12 @@ use switchover::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Dock, Rig, Version, told};
-use crate::{
-    agent::get,
-    rollout::stage::{DEADLINE, FileJournal},
-};
+use crate::{agent::get, rollout::stage::DEADLINE};
 
 /// An engine that may be stopped: not the one that others use.
 fn own() -> &'static Rig {
     static RIG: OnceLock<Rig> = OnceLock::new();
     RIG.get_or_init(|| Rig::start(&tempfile::tempdir().unwrap().keep()))
-}
-
-pub(super) async fn reaches(journal: &FileJournal, phase: Phase) {
-    while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != phase) {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -44,7 +35,7 @@ async fn the_engine_stopped_and_started_in_each_phase() {
         let progress = Progress::new(&d, switchover::clock::now());
         let driven = drive(&d, progress, &target, &journal, CancellationToken::new());
         let outage = async {
-            reaches(&journal, phase).await;
+            journal.reaches(phase).await;
             tokio::task::spawn_blocking(|| rig.turn("down")).await.unwrap();
             let seen = target.observe(&d, switchover::domain::ids::Epoch(1)).await;
             assert!(seen.unreachable.as_ref().is_some_and(|w| w.contains("Docker engine")), "{name}: {seen:?}");

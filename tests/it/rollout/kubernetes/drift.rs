@@ -55,9 +55,7 @@ async fn a_hand_on_the_selector_in_the_watch() {
         let target = bench.target();
         let driven = drive(&d, Progress::new(&d, clock::now()), &target, &journal, CancellationToken::new());
         let hand = async {
-            while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != Phase::Watch) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            journal.reaches(Phase::Watch).await;
             patch("json", &hand);
         };
         let (end, ()) = tokio::join!(tokio::time::timeout(DEADLINE, driven), hand);

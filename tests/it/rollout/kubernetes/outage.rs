@@ -50,9 +50,7 @@ async fn the_api_server_away_in_a_phase() {
         let journal = bench.journal(&d);
         let begun = Instant::now();
         let outage = async {
-            while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != phase) {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+            journal.reaches(phase).await;
             tokio::task::block_in_place(|| match how {
                 "stopped" => cluster.stop_api(),
                 _ => cluster.pause_api(),

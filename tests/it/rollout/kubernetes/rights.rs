@@ -1,7 +1,5 @@
 //! An account with the shipped Role alone: all works; with a right taken away, that is said before anything is touched.
 
-use std::{fs, path::PathBuf};
-
 use switchover::{
     cluster::rights::{RELEASE, Rule, role},
     domain::{config::AppKind, rollout::Ended},
@@ -14,21 +12,6 @@ use crate::{
 };
 
 const NAME: &str = "switchover-target";
-
-/// A kubeconfig of an account that has the Role and nothing else.
-fn account(bench: &Bench) -> PathBuf {
-    let ns = &bench.ns;
-    ns.kubectl(&["create", "serviceaccount", "switchover"]);
-    let subject = format!("--serviceaccount={}:switchover", ns.name);
-    ns.kubectl(&["create", "rolebinding", NAME, &format!("--role={NAME}"), &subject]);
-    let token = ns.kubectl(&["create", "token", "switchover"]);
-    let admin = ns.cluster.kubectl(&["config", "view", "--raw", "--minify", "--flatten", "-o", "json"]);
-    let mut config: serde_json::Value = serde_json::from_str(&admin).unwrap();
-    config["users"][0]["user"] = serde_json::json!({ "token": token });
-    let file = bench.dir.path().join("kubeconfig");
-    fs::write(&file, config.to_string()).unwrap();
-    file
-}
 
 /// `SWITCHOVER_TEST_ALL`: each right alone, and not only each line of the Role.
 fn taken_away() -> Vec<(Rule, Vec<String>)> {
@@ -78,7 +61,7 @@ fn without(gone: &Rule) -> String {
 async fn the_shipped_role_is_enough_and_a_missing_right_is_named() {
     let Some(bench) = Bench::new("the_shipped_role_is_enough_and_a_missing_right_is_named").await else { return };
     bench.ns.apply(&role(NAME, None, &RELEASE));
-    let kubeconfig = account(&bench);
+    let kubeconfig = bench.ns.account(NAME, bench.dir.path());
     let bench = Bench { watched: watch(&kubeconfig, &bench.ns.name).await, ..bench };
     let cluster = bench.ns.cluster;
     let push = |app: &str, v: &str| cluster.push_app(&format!("rights/{app}"), v, POLITE);

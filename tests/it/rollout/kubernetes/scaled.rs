@@ -97,9 +97,7 @@ async fn an_autoscaler_follows_the_requests() {
     let progress = Progress::new(&watched, switchover::clock::now());
     let driven = drive(&watched, progress, &rollout, &journal, enough.clone());
     let grows = async {
-        while journal.progress().is_none_or(|p| p.end.is_none() && p.phase != Phase::Watch) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        journal.reaches(Phase::Watch).await;
         let load = burn(address);
         let large = || size(&first) == "3" && size(&target()) == "3";
         let begun = Instant::now();
