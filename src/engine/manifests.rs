@@ -114,8 +114,13 @@ impl Engine {
                 Err(other) => return Err(other.into()),
             }
         }
-        let sources: Vec<Source<'_>> = texts.iter().map(|(path, bytes)| Source { path, bytes }).collect();
-        let read = manifests::read(&sources);
+        // Many large files take the parser seconds.
+        let read = tokio::task::spawn_blocking(move || {
+            let sources: Vec<Source<'_>> = texts.iter().map(|(path, bytes)| Source { path, bytes }).collect();
+            manifests::read(&sources)
+        })
+        .await
+        .map_err(|e| EngineError::Machine(e.to_string()))?;
         let mut frozen = Frozen { notes: read.notes.clone(), ..Frozen::default() };
         if named && !read.refused.is_empty() {
             return Err(refused(lines(&read.refused)));

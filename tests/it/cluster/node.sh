@@ -240,16 +240,22 @@ addons() {
 	}
 	CORE
     part dns "$BIN/dns" -conf "$DIR/Corefile"
+    sed -e "s/@NODE@/$NODE/g" -e "s/@DNS@/$DNS/g" "$HERE/addons.yml" | admin apply --server-side -f - >"$DIR/log/addons" 2>&1 ||
+        fail "DNS and metrics were not taken: $(tail -3 "$DIR/log/addons")"
+    # It ends at once when it may not read this yet: the API server takes a moment to know of new rights.
+    until_so apiserver metrics_may_begin
     part metrics "$BIN/metrics" --kubeconfig="$DIR/metrics.kubeconfig" --authentication-kubeconfig="$DIR/metrics.kubeconfig" \
         --authorization-kubeconfig="$DIR/metrics.kubeconfig" --bind-address="$NODE" --secure-port=4443 --cert-dir="$DIR/metrics-pki" \
         --kubelet-insecure-tls --kubelet-preferred-address-types=InternalIP --kubelet-request-timeout=5s --metric-resolution=10s
-    sed -e "s/@NODE@/$NODE/g" -e "s/@DNS@/$DNS/g" "$HERE/addons.yml" | admin apply --server-side -f - >"$DIR/log/addons" 2>&1 ||
-        fail "DNS and metrics were not taken: $(tail -3 "$DIR/log/addons")"
 }
 
 node_ready() { admin --request-timeout=5s wait --for=condition=Ready node/node1 --timeout=4s; }
 account_there() { admin --request-timeout=2s get serviceaccount default -n default; }
 dns_ready() { timeout 2 bash -c "exec 3<>/dev/tcp/$NODE/8181 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && grep -q ' 200 ' <&3"; }
+metrics_may_begin() {
+    kube kubectl --kubeconfig "$DIR/metrics.kubeconfig" --request-timeout=2s get configmap extension-apiserver-authentication -n kube-system
+}
+metrics_ready() { timeout 2 bash -c "exec 3<>/dev/tcp/$NODE/4443"; }
 cri_ready() { ctr version; }
 
 # The first process: all others of the node are below it and end with it.
@@ -273,6 +279,7 @@ node() { # all | api
         addons
         until_so kubelet node_ready
         until_so dns dns_ready
+        until_so metrics metrics_ready
     fi
     until_so manager account_there
     touch "$DIR/ready"
