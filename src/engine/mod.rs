@@ -11,6 +11,7 @@
 //! * [`retention`]: what is old and used by nobody goes.
 //! * [`sweeper`]: missed deliveries, branch heads.
 
+mod clicks;
 pub mod commands;
 pub mod explain;
 pub mod facts;

@@ -65,13 +65,13 @@ pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -
         }
         Event::Rerun { repo, head, check, external_id, sender } => {
             let repo = known(engine, repo).await?;
-            super::commands::rerun(engine, delivery, repo, head, check, external_id, sender).await?;
+            super::clicks::rerun(engine, delivery, repo, head, check, external_id, sender).await?;
             Ok(Handled::Written)
         }
         Event::Button { repo, head, identifier, external_id, sender } => {
             let repo = known(engine, repo).await?;
             let note =
-                super::commands::button(engine, delivery, &repo, &head, &identifier, &external_id, &sender).await?;
+                super::clicks::button(engine, delivery, &repo, &head, &identifier, &external_id, &sender).await?;
             Ok(note.map_or(Handled::Written, |n| Handled::Note(Some(repo.repo.id), n)))
         }
         Event::CheckCompleted { repo, head } => {

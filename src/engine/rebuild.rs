@@ -1,6 +1,6 @@
 //! What is live, built anew: for a base image with a hole that was mended, or a build that took in what it should not.
 
-use super::{Engine, EngineError, commands::attempt};
+use super::{Engine, EngineError, clicks::attempt};
 use crate::{
     domain::{
         config::DeployFrom,

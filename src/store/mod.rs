@@ -7,6 +7,7 @@
 //! is told so ([`StoreError::Fenced`]).
 
 mod deliveries;
+mod environments;
 mod explain;
 mod intake;
 mod messages;
@@ -27,11 +28,12 @@ use sqlx::{
 };
 
 pub use deliveries::{Delivery, DeliveryState, NewDelivery, Received};
+pub use environments::EnvironmentRow;
 pub use explain::Reason;
 pub use messages::Message;
 pub use proofs::{Made, Standing};
 pub use repos::{Repo, RepoState};
-pub use rollouts::{EnvironmentRow, NewRollout, RolloutRow, json_of};
+pub use rollouts::{NewRollout, RolloutRow, json_of};
 pub use runs::{Job, JobNote, Planned, Run, Step, StepDone};
 pub use shown::{Dirty, Rendered, Shown};
 

@@ -270,6 +270,10 @@ impl KubernetesTarget {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+        let found = self.slots(&desired.key, &app.name, Some(&door), None);
+        if let Active::Slot(slot) = Self::active(&door, &found, None) {
+            self.narrow_budgets(desired, app, &slot).await?;
+        }
         if self.watched().get(Kind::Deployment, &plain).is_some() {
             self.scale(&plain, 0).await?;
         }
@@ -278,6 +282,26 @@ impl KubernetesTarget {
         let made = self.cluster().merge("v1", "Service", door.name(), &fields).await?;
         self.watched().remember(Kind::Service, made.clone());
         Ok(Door { object: Object::new(made), web: true })
+    }
+
+    /// Its author's disruption budgets go on for the first slot alone and end with it: a pod under two budgets can't be
+    /// evicted at all ("Disruptions"), and each slot to come brings its own.
+    async fn narrow_budgets(&self, desired: &Desired, app: &DesiredApp, slot: &Slot) -> Result<(), TargetError> {
+        for budget in &put::manifests_of(app)?.budgets {
+            let known = text(budget, "/metadata/name");
+            let live = self.cluster().read("policy/v1", "PodDisruptionBudget", known).await?;
+            if live.is_none_or(|b| b.pointer("/metadata/labels").is_some_and(|l| l.get(OWNER).is_some())) {
+                continue;
+            }
+            let mut labels = names::labels(self.cluster(), &desired.key, &app.name, names::SLOT_KIND);
+            labels.insert(SLOT.to_owned(), manifests::label(slot.as_str()));
+            let fields = json!({
+                "metadata": {"labels": labels},
+                "spec": {"selector": {"matchLabels": {SLOT: manifests::label(slot.as_str())}}},
+            });
+            self.cluster().merge("policy/v1", "PodDisruptionBudget", known, &fields).await?;
+        }
+        Ok(())
     }
 
     /// A worker's Deployment from before us counts as a slot.

@@ -1,16 +1,18 @@
-//! `deploy/kubernetes` and `deploy/Dockerfile`, as they are shipped: applied, and the server runs.
+//! `deploy/kubernetes` and `deploy/Dockerfile`, as they are shipped: applied, and the server runs, and releases.
 
 use std::{
     fs,
     net::{SocketAddr, TcpStream},
     path::Path,
-    process::Command,
     time::Duration,
 };
 
 use switchover::cluster::rights::RELEASE;
 
-use super::rig::{Cluster, get, until};
+use super::{
+    inside::{self, Outside},
+    rig::{Cluster, get, until},
+};
 use crate::github::support::left_out;
 
 const NAMESPACES: [&str; 3] = ["switchover", "switchover-steps", "production"];
@@ -32,16 +34,30 @@ impl Installed<'_> {
 
     fn ready(&self) {
         let deployment = "deployment/switchover";
-        let args = ["-n", "switchover", "rollout", "status", deployment, "--timeout=120s"];
+        let args = ["-n", "switchover", "rollout", "status", deployment, "--timeout=300s"];
         if let Err(e) = self.0.try_kubectl(&args) {
             panic!("{e}\n{}\n{}", self.kubectl(&["get", "events"]), self.kubectl(&["logs", "--tail=20", deployment]));
         }
+    }
+
+    /// Its pod goes without a word, and another one serves.
+    fn lose(&self, server: SocketAddr) {
+        let ready = "go-template={{range .items}}{{$pod := .}}{{range .status.conditions}}{{if eq .type \"Ready\"}}{{$pod.metadata.uid}} {{.status}}{{\"\\n\"}}{{end}}{{end}}{{end}}";
+        let pods = || self.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", ready]);
+        let lost = pods();
+        self.kubectl(&["delete", "pod", "-l", "app.kubernetes.io/name=switchover", "--force", "--grace-period=0"]);
+        until("another pod is ready", || pods().lines().any(|pod| pod.ends_with(" True") && !lost.contains(pod)));
+        until("the server answers again", || answers(server, "/readyz"));
     }
 
     /// What only this server's data folder holds.
     fn key(&self) -> String {
         self.kubectl(&["exec", "deployment/switchover", "--", "sha256sum", "/var/lib/switchover/data/server.key"])
     }
+}
+
+fn answers(server: SocketAddr, path: &str) -> bool {
+    get(TcpStream::connect_timeout(&server, Duration::from_secs(2)), path).is_ok()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -91,27 +107,23 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
     );
     fs::write(at("kustomization.yaml"), overlay).unwrap();
     let shipped = fs::read_to_string(at("shipped/switchover.toml")).unwrap();
-    // A GitHub that is not there, and no engine that builds: the server says so of the one, and serves.
-    let (before, after) = shipped.split_once("# Images are built").unwrap();
-    let after = after.split_once("executor = \"kubernetes\"").unwrap().1.split_once("[targets").unwrap().0;
-    let settings =
-        format!("github_url = \"http://{}:9\"\n{before}executor = \"kubernetes\"\n{after}", cluster.host_ip());
-    fs::write(at("switchover.toml"), settings).unwrap();
-    let made = Command::new("openssl").args(["genrsa", "-traditional", "-out"]).arg(at("app.pem")).arg("2048").output();
-    assert!(made.unwrap().status.success());
-    fs::write(at("webhook-secret"), "0123456789abcdef0123456789abcdef").unwrap();
+    let outside = Outside::start(cluster, dir.path());
+    fs::write(at("switchover.toml"), outside.settings(&shipped, cluster.registry())).unwrap();
+    fs::write(at("app.pem"), &outside.key).unwrap();
+    fs::write(at("webhook-secret"), inside::SECRET).unwrap();
+    fs::write(at("registry-password"), "pw").unwrap();
     cluster.volume("switchover", "switchover-data");
 
     let installed = Installed(cluster);
     let apply = ["apply", "-k", dir.path().to_str().unwrap()];
     cluster.kubectl(&apply);
-    let files = ["app.pem", "webhook-secret"].map(|name| format!("--from-file={}", at(name).display()));
-    installed.kubectl(&["create", "secret", "generic", "switchover", &files[0], &files[1]]);
+    let files =
+        ["app.pem", "webhook-secret", "registry-password"].map(|name| format!("--from-file={}", at(name).display()));
+    installed.kubectl(&["create", "secret", "generic", "switchover", &files[0], &files[1], &files[2]]);
     installed.ready();
     let ip = installed.kubectl(&["get", "service", "switchover", "-o", "jsonpath={.spec.clusterIP}"]);
     let server = SocketAddr::new(ip.parse().unwrap(), 80);
-    let answers = |path| get(TcpStream::connect_timeout(&server, Duration::from_secs(2)), path).is_ok();
-    until("the server answers", || answers("/readyz"));
+    until("the server answers", || answers(server, "/readyz"));
 
     // Once more is no change: nothing starts anew.
     let again = cluster.kubectl(&apply);
@@ -148,13 +160,13 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
 
     // Its pod is lost: another one goes on with the same data.
     let before = installed.key();
-    let ready = "go-template={{range .items}}{{$pod := .}}{{range .status.conditions}}{{if eq .type \"Ready\"}}{{$pod.metadata.uid}} {{.status}}{{\"\\n\"}}{{end}}{{end}}{{end}}";
-    let pods = || installed.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", ready]);
-    let lost = pods();
-    installed.kubectl(&["delete", "pod", "-l", "app.kubernetes.io/name=switchover", "--force", "--grace-period=0"]);
-    until("another pod is ready", || pods().lines().any(|pod| pod.ends_with(" True") && !lost.contains(pod)));
-    until("the server answers again", || answers("/readyz"));
+    let lose = || installed.lose(server);
+    lose();
     assert_eq!(installed.key(), before);
+
+    outside.install(server);
+    let kubectl = |args: &[&str]| installed.kubectl(args);
+    inside::releases(&outside, &inside::Server { cluster, kubectl: &kubectl, lose: &lose });
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A real Kubernetes cluster, started once per run, and whether it is one.
 
 mod deploy;
+mod inside;
 mod proof;
 pub mod rig;

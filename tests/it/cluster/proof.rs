@@ -3,12 +3,12 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::TcpListener,
     process::Command,
     time::{Duration, Instant},
 };
 
-use super::rig::{Cluster, Image, Namespace, get, until};
+use super::rig::{Cluster, Image, Namespace, fresh, get, until};
 
 /// Two pods of a release.
 fn deployment(name: &str, image: &str) -> String {
@@ -47,10 +47,6 @@ spec: {{type: {kind}, selector: {{app: web, slot: {slot}}}, ports: [{{port: 80, 
 
 fn select(space: &Namespace<'_>, slot: &str) {
     space.kubectl(&["patch", "service", "web", "-p", &format!(r#"{{"spec": {{"selector": {{"slot": "{slot}"}}}}}}"#)]);
-}
-
-fn fresh(to: SocketAddr, path: &str) -> Result<String, String> {
-    get(TcpStream::connect_timeout(&to, Duration::from_secs(2)), path)
 }
 
 /// `blue` runs v1 and `green` v2, both by digest; the Service selects blue.

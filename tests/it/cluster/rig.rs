@@ -479,6 +479,11 @@ pub fn get(connection: io::Result<TcpStream>, path: &str) -> Result<String, Stri
     }
 }
 
+/// What a new connection is answered.
+pub fn fresh(to: SocketAddr, path: &str) -> Result<String, String> {
+    get(TcpStream::connect_timeout(&to, Duration::from_secs(2)), path)
+}
+
 /// Waits for something to come true; says how long it took.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();

@@ -11,5 +11,5 @@ mod model;
 mod probing;
 mod public;
 mod releases;
-mod stage;
+pub mod stage;
 mod words;

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::BoxFuture;
@@ -293,6 +293,7 @@ impl Users {
                     tokio::time::sleep(Duration::from_millis(3)).await;
                     let url = format!("http://{address}{path}");
                     let request = if post { client.post(url).body(vec![7; 20_000]) } else { client.get(url) };
+                    let begun = Instant::now();
                     sent.fetch_add(1, Ordering::Relaxed);
                     let words = match request.send().await {
                         Ok(r) if r.status().is_success() => match r.bytes().await {
@@ -303,7 +304,8 @@ impl Users {
                         Err(e) => format!("{path}: {e:?}"),
                     };
                     let how = if idle == 0 { "fresh" } else { "kept" };
-                    lost.lock().unwrap().push(format!("{} {how} {words}", switchover::clock::now()));
+                    let after = begun.elapsed().as_secs_f64();
+                    lost.lock().unwrap().push(format!("{} after {after:.1} s {how} {words}", switchover::clock::now()));
                 }
             })
         });

@@ -55,6 +55,13 @@ metadata: {name: shop}
 spec:
   selector: {app: shop}
   ports: [{port: 8080, targetPort: 8080}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: shop}
+spec:
+  maxUnavailable: 1
+  selector: {matchLabels: {app: shop}}
 ";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -77,4 +84,15 @@ async fn a_plain_deployment_becomes_the_first_slot() {
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
     assert_eq!(bench.ns.field("deployment/shop", ".spec.replicas"), "0");
     assert_eq!(bench.ns.field("service/shop", r".metadata.annotations.switchover\.dev/taken-over"), "");
+    // A pod under two budgets could not be evicted, and a node not be drained.
+    let list = |what: &str, field: &str| {
+        bench.ns.kubectl(&["get", what, "-o", &format!("jsonpath={{range .items[*]}}{field}{{\"\\n\"}}{{end}}")])
+    };
+    let slot = r"switchover\.dev/slot";
+    let budgets = list("pdb", &format!("{{.metadata.name}} {{.spec.selector.matchLabels.{slot}}}"));
+    let mut slots: Vec<&str> = budgets.lines().filter_map(|b| b.split_once(' ')).map(|(_, slot)| slot).collect();
+    slots.sort_unstable();
+    slots.dedup();
+    assert_eq!((budgets.lines().count(), slots.len()), (2, 2), "{budgets}");
+    assert!(slots.iter().all(|slot| !slot.is_empty()), "{budgets}");
 }

@@ -1,0 +1,227 @@
+//! The server in the cluster at work: what it needs of the world outside, and releases from inside, through the loss of
+//! its own pod.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use switchover::demo::github::{
+    StandIn, StandInConfig,
+    model::{Model, Role},
+};
+use tokio::runtime::Runtime;
+
+use super::rig::{Cluster, DEADLINE, fresh, until};
+use crate::rollout::stage::Users;
+
+const OWNER: &str = "acme";
+const NAME: &str = "shop";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// GitHub, and an engine that builds, at the machine's own address.
+pub struct Outside {
+    runtime: Runtime,
+    github: StandIn,
+    app: i64,
+    repo: i64,
+    pub key: String,
+    engine: Child,
+    engine_at: SocketAddr,
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        let _ = self.engine.kill();
+        let _ = self.engine.wait();
+    }
+}
+
+impl Outside {
+    pub fn start(cluster: &Cluster, folder: &Path) -> Self {
+        let host = cluster.host_ip();
+        let runtime = Runtime::new().unwrap();
+        let listen = format!("{host}:0").parse().unwrap();
+        let (github, app, repo) = runtime.block_on(async {
+            let data = folder.join("github");
+            let github = StandIn::start(StandInConfig { data, listen, record: false }).await.unwrap();
+            let app = github.register_app("Switchover", None, Some(SECRET)).unwrap();
+            github.create_organization(OWNER).unwrap();
+            github.create_user("ann").unwrap();
+            let repo = github.create_repository(OWNER, NAME, "main", true).await.unwrap();
+            github.permission(repo, "ann", Role::Admin, None).unwrap();
+            (github, app, repo)
+        });
+        let engine_at = std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap();
+        let engine = Command::new("socat")
+            .arg(format!("TCP-LISTEN:{},bind={host},reuseaddr,fork", engine_at.port()))
+            .arg(format!("UNIX-CONNECT:{}", cluster.docker_host().trim_start_matches("unix://")))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (app, key) = (app.id, app.private_key_pem);
+        Self { runtime, github, app, repo, key, engine, engine_at }
+    }
+
+    /// The shipped settings, with what is an operator's own.
+    pub fn settings(&self, shipped: &str, registry: &str) -> String {
+        let own: Vec<String> = shipped
+            .lines()
+            .filter(|line| !line.starts_with("docker_certs"))
+            .map(|line| match line.split_once(" = ").unwrap_or((line, "")).0 {
+                "app_id" => format!("app_id = {}", self.app),
+                "docker_host" => format!("docker_host = \"tcp://{}\"", self.engine_at),
+                _ => line.to_owned(),
+            })
+            .collect();
+        format!(
+            "github_url = \"{}\"\ngithub_web_url = \"{}\"\n{}\n[registries.\"{registry}\"]\nusername = \"acme\"\n\
+             password_file = \"/etc/switchover/secrets/registry-password\"\nplain_http = true\nrepositories = [\"acme/*\"]\n",
+            self.github.api_url(),
+            self.github.web_url(),
+            own.join("\n")
+        )
+    }
+
+    /// From here on it is told of pushes.
+    pub fn install(&self, server: SocketAddr) {
+        let hook = format!("http://{server}/webhooks/github");
+        self.github.write(|m| m.apps.get_mut(&self.app).unwrap().spec.webhook_url = Some(hook));
+        let _inside = self.runtime.enter();
+        self.github.install(self.app, OWNER, Some(&[self.repo])).unwrap();
+    }
+
+    fn push(&self, files: &[(&str, Option<&str>)], message: &str) -> String {
+        self.runtime.block_on(self.github.commit(self.repo, "main", files, message, "ann")).unwrap()
+    }
+
+    fn wait<T>(&self, what: &str, said: impl Fn() -> String, look: impl FnMut(&Model) -> Option<T>) -> T {
+        let found = self.runtime.block_on(self.github.wait_for(what, DEADLINE, look));
+        found.unwrap_or_else(|e| panic!("{e}\n{}", said()))
+    }
+}
+
+/// The server as it is reached from outside the cluster.
+pub struct Server<'a> {
+    pub cluster: &'a Cluster,
+    /// kubectl in its namespace.
+    pub kubectl: &'a dyn Fn(&[&str]) -> String,
+    /// Its pod is lost without a word; another one has begun when this returns.
+    pub lose: &'a dyn Fn(),
+}
+
+fn config(image: &str) -> String {
+    format!(
+        "version: 1
+apps:
+  web:
+    container: busybox:latest
+    image: {image}
+    steps:
+      test: {{run: \"test ! -e broken\"}}
+environments:
+  production:
+    deploy: {{branch: main}}
+    manifests: k8s
+    probe: {{path: /, interval: 20ms}}
+    min_ready: 1s
+    watch_for: 5s
+    keep_previous: 10m
+    drain_timeout: 1s
+"
+    )
+}
+
+fn manifests(image: &str) -> String {
+    format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: shop}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: shop}}}}
+  template:
+    metadata: {{labels: {{app: shop}}}}
+    spec:
+      containers:
+        - name: shop
+          image: {image}:latest
+          ports: [{{containerPort: 8080}}]
+          readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: shop}}
+spec:
+  selector: {{app: shop}}
+  ports: [{{port: 8080}}]
+"
+    )
+}
+
+/// Releases, one after the other, each of them through a loss of the server's pod; and the way back.
+pub fn releases(outside: &Outside, server: &Server<'_>) {
+    let cluster = server.cluster;
+    let production = |args: &[&str]| cluster.kubectl(&[["-n", "production"].as_slice(), args].concat());
+    let image = format!("{}/inside/shop", cluster.registry());
+    let base = cluster.push_app("inside/base", "none", &[("ON_TERM", "polite")]);
+    let recipe = |release: &str| format!("FROM {}\nENV RELEASE={release}\n", base.tagged());
+    let said = || (server.kubectl)(&["logs", "--tail=25", "deployment/switchover"]);
+    let deployed = |sha: &str| {
+        outside.wait(&format!("deployment of {}", &sha[..7]), said, |m| {
+            let of = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == sha);
+            let states: Vec<_> = of.map(|d| d.state().to_owned()).collect();
+            assert!(states.len() < 2, "{states:?}");
+            let over = states.iter().any(|s| matches!(s.as_str(), "success" | "failure" | "error"));
+            over.then(|| assert_eq!(states, ["success"], "{}", said()))
+        });
+    };
+    let one = outside.push(
+        &[
+            (".github/switchover.yml", Some(&config(&image))),
+            ("k8s/shop.yml", Some(&manifests(&image))),
+            ("Dockerfile", Some(&recipe("one"))),
+        ],
+        "one",
+    );
+    deployed(&one);
+    let ip = production(&["get", "service", "shop", "-o", "jsonpath={.spec.clusterIP}"]);
+    let shop = SocketAddr::new(ip.parse().unwrap(), 8080);
+    assert_eq!(fresh(shop, "/"), Ok("one".into()));
+    let users = {
+        let _inside = outside.runtime.enter();
+        Users::ask(shop)
+    };
+
+    // Its pod goes while the new slot gets warm.
+    let slots = || production(&["get", "deployments", "-o", "name"]).lines().count();
+    assert_eq!(slots(), 1);
+    let two = outside.push(&[("Dockerfile", Some(&recipe("two")))], "two");
+    until("a second slot is made", || slots() == 2);
+    (server.lose)();
+    deployed(&two);
+    assert_eq!(fresh(shop, "/"), Ok("two".into()));
+
+    // And right after the flip.
+    let selector = || production(&["get", "service", "shop", "-o", "jsonpath={.spec.selector}"]);
+    let before = selector();
+    let three = outside.push(&[("Dockerfile", Some(&recipe("three")))], "three");
+    until("the flip", || selector() != before);
+    (server.lose)();
+    deployed(&three);
+    assert_eq!(fresh(shop, "/"), Ok("three".into()));
+
+    let begun = Instant::now();
+    (server.kubectl)(&["exec", "deployment/switchover", "--", "switchover", "rollback", "production"]);
+    until("the way back", || fresh(shop, "/") == Ok("two".into()));
+    println!("rollback from inside, with kubectl's own time: {:.2} s", begun.elapsed().as_secs_f64());
+    outside.wait("a new deployment of the commit before", said, |m| {
+        let newest = m.repo(OWNER, NAME)?.deployments.values().next_back()?;
+        (newest.sha == two && newest.state() == "success").then_some(())
+    });
+    let (sent, lost) = outside.runtime.block_on(users.leave());
+    println!("users: {} lost of {sent}", lost.len());
+    assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
+}
