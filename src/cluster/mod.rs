@@ -42,6 +42,8 @@ pub struct Cluster {
     owner: String,
     /// Its API's address, for people.
     address: String,
+    /// The pod of this namespace that this process runs in.
+    us: Option<String>,
 }
 
 impl fmt::Debug for Cluster {
@@ -66,18 +68,21 @@ impl Cluster {
             }
             None => Config::incluster().map_err(|e| wrong("the pod's service account", error::chain(&e)))?,
         };
+        // In a pod it is the pod's own, and the host's name is the pod's ("Accessing the Kubernetes API from a Pod").
+        let ours = settings.kubeconfig.is_none() && config.default_namespace == settings.namespace;
         config.default_namespace.clone_from(&settings.namespace);
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(READ);
         let address = config.cluster_url.to_string();
         let client = Client::try_from(config).map_err(|e| wrong(&address, error::chain(&e)))?;
-        Ok(Self::with_client(client, &settings.namespace, owner, &address))
+        let us = ours.then(|| nix::unistd::gethostname().ok()?.into_string().ok()).flatten();
+        Ok(Self { us, ..Self::with_client(client, &settings.namespace, owner, &address) })
     }
 
     /// The same over a client that is there already.
     #[must_use]
     pub fn with_client(client: Client, namespace: &str, owner: &str, address: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), owner: owner.to_owned(), address: address.to_owned() }
+        Self { client, namespace: namespace.to_owned(), owner: owner.to_owned(), address: address.to_owned(), us: None }
     }
 
     /// The client.
@@ -96,6 +101,12 @@ impl Cluster {
     #[must_use]
     pub fn owner(&self) -> &str {
         &self.owner
+    }
+
+    /// The pod that this process runs in, where it is one of this namespace.
+    #[must_use]
+    pub fn us(&self) -> Option<&str> {
+        self.us.as_deref()
     }
 
     /// Its API's address, for people.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     KubernetesTarget, failed,
-    look::{Active, name, text},
+    look::{Active, name, selects, text, texts},
     put,
     record::Record,
 };
@@ -56,6 +56,7 @@ impl KubernetesTarget {
             )));
         }
         self.nobody_elses(desired)?;
+        self.not_us(desired)?;
         for app in &desired.apps {
             if app.kind == AppKind::Web
                 && manifests::service(put::manifests_of(app)?, &app.name, app.spec.port).is_none()
@@ -87,6 +88,28 @@ impl KubernetesTarget {
                 if let Some(words) = manifests::managed_by_other(&object) {
                     return Err(failed(format!("{}: {words}", app.name)));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever stops the pod that it runs in leaves nobody who goes on.
+    fn not_us(&self, desired: &Desired) -> Result<(), TargetError> {
+        let Some(us) = self.cluster().us() else { return Ok(()) };
+        let Some(pod) = self.watched().get(Kind::Pod, us) else { return Ok(()) };
+        let labels = texts(&pod, "/metadata/labels");
+        for app in &desired.apps {
+            let ours = put::manifests_of(app)?.workloads().find(|w| {
+                let selector = texts(w, "/spec/selector/matchLabels");
+                !selector.is_empty() && selects(&selector, &labels)
+            });
+            if let Some(ours) = ours {
+                return Err(failed(format!(
+                    "{}: this server runs in its Deployment {}, and nobody would go on with the release once it is stopped: \
+                     release Switchover by `kubectl apply -k`, or from another one",
+                    app.name,
+                    name(ours)
+                )));
             }
         }
         Ok(())

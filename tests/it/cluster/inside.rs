@@ -78,7 +78,8 @@ impl Outside {
             .collect();
         format!(
             "github_url = \"{}\"\ngithub_web_url = \"{}\"\n{}\n[registries.\"{registry}\"]\nusername = \"acme\"\n\
-             password_file = \"/etc/switchover/secrets/registry-password\"\nplain_http = true\nrepositories = [\"acme/*\"]\n",
+             password_file = \"/etc/switchover/secrets/registry-password\"\nplain_http = true\nrepositories = [\"acme/*\"]\n\
+             [targets.switchover]\nkind = \"kubernetes\"\nnamespace = \"switchover\"\nrepositories = [\"acme/shop\"]\n",
             self.github.api_url(),
             self.github.web_url(),
             own.join("\n")
@@ -93,8 +94,9 @@ impl Outside {
         self.github.install(self.app, OWNER, Some(&[self.repo])).unwrap();
     }
 
-    fn push(&self, files: &[(&str, Option<&str>)], message: &str) -> String {
-        self.runtime.block_on(self.github.commit(self.repo, "main", files, message, "ann")).unwrap()
+    fn push(&self, branch: &str, files: &[(&str, &str)], message: &str) -> String {
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
+        self.runtime.block_on(self.github.commit(self.repo, branch, &files, message, "ann")).unwrap()
     }
 
     fn wait<T>(&self, what: &str, said: impl Fn() -> String, look: impl FnMut(&Model) -> Option<T>) -> T {
@@ -124,38 +126,43 @@ apps:
 environments:
   production:
     deploy: {{branch: main}}
+    target: production
     manifests: k8s
     probe: {{path: /, interval: 20ms}}
     min_ready: 1s
     watch_for: 5s
     keep_previous: 10m
     drain_timeout: 1s
+  switchover:
+    deploy: {{branch: ops}}
+    target: switchover
+    manifests: ops
 "
     )
 }
 
-fn manifests(image: &str) -> String {
+fn manifests(image: &str, name: &str, label: &str) -> String {
     format!(
         "apiVersion: apps/v1
 kind: Deployment
-metadata: {{name: shop}}
+metadata: {{name: {name}}}
 spec:
   replicas: 2
-  selector: {{matchLabels: {{app: shop}}}}
+  selector: {{matchLabels: {{{label}: {name}}}}}
   template:
-    metadata: {{labels: {{app: shop}}}}
+    metadata: {{labels: {{{label}: {name}}}}}
     spec:
       containers:
-        - name: shop
+        - name: {name}
           image: {image}:latest
           ports: [{{containerPort: 8080}}]
           readinessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: shop}}
+metadata: {{name: {name}}}
 spec:
-  selector: {{app: shop}}
+  selector: {{{label}: {name}}}
   ports: [{{port: 8080}}]
 "
     )
@@ -178,14 +185,15 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
             over.then(|| assert_eq!(states, ["success"], "{}", said()))
         });
     };
-    let one = outside.push(
-        &[
-            (".github/switchover.yml", Some(&config(&image))),
-            ("k8s/shop.yml", Some(&manifests(&image))),
-            ("Dockerfile", Some(&recipe("one"))),
-        ],
-        "one",
-    );
+    let (config, shop, recipe_one) = (config(&image), manifests(&image, "shop", "app"), recipe("one"));
+    let own = manifests(&image, "switchover", "app.kubernetes.io/name");
+    let first = [
+        (".github/switchover.yml", config.as_str()),
+        ("k8s/shop.yml", shop.as_str()),
+        ("ops/switchover.yml", own.as_str()),
+        ("Dockerfile", recipe_one.as_str()),
+    ];
+    let one = outside.push("main", &first, "one");
     deployed(&one);
     let ip = production(&["get", "service", "shop", "-o", "jsonpath={.spec.clusterIP}"]);
     let shop = SocketAddr::new(ip.parse().unwrap(), 8080);
@@ -198,7 +206,7 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     // Its pod goes while the new slot gets warm.
     let slots = || production(&["get", "deployments", "-o", "name"]).lines().count();
     assert_eq!(slots(), 1);
-    let two = outside.push(&[("Dockerfile", Some(&recipe("two")))], "two");
+    let two = outside.push("main", &[("Dockerfile", &recipe("two"))], "two");
     until("a second slot is made", || slots() == 2);
     (server.lose)();
     deployed(&two);
@@ -207,7 +215,7 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     // And right after the flip.
     let selector = || production(&["get", "service", "shop", "-o", "jsonpath={.spec.selector}"]);
     let before = selector();
-    let three = outside.push(&[("Dockerfile", Some(&recipe("three")))], "three");
+    let three = outside.push("main", &[("Dockerfile", &recipe("three"))], "three");
     until("the flip", || selector() != before);
     (server.lose)();
     deployed(&three);
@@ -224,4 +232,16 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     let (sent, lost) = outside.runtime.block_on(users.leave());
     println!("users: {} lost of {sent}", lost.len());
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
+
+    // What it runs in itself is refused: once its pod is stopped nobody would go on.
+    let pods = || (server.kubectl)(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", "name"]);
+    let before = pods();
+    let itself = outside.push("ops", &first, "itself");
+    let words = outside.wait("its refusal", said, |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&itself);
+        let check = checks.into_iter().find(|c| c.name == "deploy (switchover)" && c.status == "completed")?;
+        Some(format!("{:?} {:?} {:?}", check.conclusion, check.output.title, check.output.summary))
+    });
+    assert!(words.contains("this server runs in its Deployment switchover"), "{words}");
+    assert_eq!(pods(), before);
 }
