@@ -9,6 +9,7 @@ use super::{
     environments::{hold_in, keep_in},
     ms,
     rows::{Of, to_json},
+    shown::dirty_in,
 };
 use crate::domain::ids::{Epoch, RepoId, RolloutId, RunId, Sha};
 
@@ -372,16 +373,7 @@ impl Store {
 }
 
 async fn dirty_rollout(tx: &mut Transaction<'static, Sqlite>, repo: RepoId, id: &str, now: Timestamp) -> Result<()> {
-    sqlx::query(
-        "INSERT INTO dirty (kind, repo_id, subject, since) VALUES ('rollout', $1, $2, $3) \
-         ON CONFLICT (kind, repo_id, subject) DO UPDATE SET since = $3, version = dirty.version + 1",
-    )
-    .bind(repo.0)
-    .bind(id)
-    .bind(ms(now))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    dirty_in(&mut **tx, "rollout", repo, id, now).await
 }
 
 fn read(row: &SqliteRow) -> Result<RolloutRow> {

@@ -4,6 +4,7 @@
 //! new row with a numbered key follows, because a re-run is always a new check run on GitHub.
 
 use jiff::Timestamp;
+use sqlx::SqliteExecutor;
 
 use super::{Result, Store, StoreError, ms, rows::Of};
 use crate::domain::ids::{Digest, RepoId, Sha};
@@ -69,17 +70,7 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub async fn mark_dirty(&self, kind: &str, repo: RepoId, subject: &str, now: Timestamp) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO dirty (kind, repo_id, subject, since) VALUES ($1, $2, $3, $4) \
-             ON CONFLICT (kind, repo_id, subject) DO UPDATE SET since = $4, version = dirty.version + 1",
-        )
-        .bind(kind)
-        .bind(repo.0)
-        .bind(subject)
-        .bind(ms(now))
-        .execute(&self.write)
-        .await?;
-        Ok(())
+        dirty_in(&self.write, kind, repo, subject, now).await
     }
 
     /// What must be rendered again.
@@ -301,4 +292,25 @@ fn read(row: &sqlx::sqlite::SqliteRow) -> Result<Shown> {
         error: row.maybe_text("error")?,
         sha: row.text("sha")?,
     })
+}
+
+/// Marks something to be rendered again, also in the middle of a transaction.
+pub(super) async fn dirty_in<'c>(
+    to: impl SqliteExecutor<'c>,
+    kind: &str,
+    repo: RepoId,
+    subject: &str,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO dirty (kind, repo_id, subject, since) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (kind, repo_id, subject) DO UPDATE SET since = $4, version = dirty.version + 1",
+    )
+    .bind(kind)
+    .bind(repo.0)
+    .bind(subject)
+    .bind(ms(now))
+    .execute(to)
+    .await?;
+    Ok(())
 }

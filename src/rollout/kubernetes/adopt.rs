@@ -250,13 +250,13 @@ impl KubernetesTarget {
         }
         let deadline = tokio::time::Instant::now() + self.config.settle + desired.start_timeout;
         let mut changes = self.watched().changes();
-        loop {
+        let slot = loop {
             changes.mark_unchanged();
             let found = self.slots(&desired.key, &app.name, Some(&door), None);
             if let Active::Slot(slot) = Self::active(&door, &found, None)
                 && found.iter().any(|f| f.slot == slot && self.settled(&door, f))
             {
-                break;
+                break slot;
             }
             tokio::select! {
                 () = stop.cancelled() => return Err(TargetError::Stopped),
@@ -269,11 +269,8 @@ impl KubernetesTarget {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
-        }
-        let found = self.slots(&desired.key, &app.name, Some(&door), None);
-        if let Active::Slot(slot) = Self::active(&door, &found, None) {
-            self.narrow_budgets(desired, app, &slot).await?;
-        }
+        };
+        self.narrow_budgets(desired, app, &slot).await?;
         if self.watched().get(Kind::Deployment, &plain).is_some() {
             self.scale(&plain, 0).await?;
         }

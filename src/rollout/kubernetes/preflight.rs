@@ -99,10 +99,8 @@ impl KubernetesTarget {
         let Some(pod) = self.watched().get(Kind::Pod, us) else { return Ok(()) };
         let labels = texts(&pod, "/metadata/labels");
         for app in &desired.apps {
-            let ours = put::manifests_of(app)?.workloads().find(|w| {
-                let selector = texts(w, "/spec/selector/matchLabels");
-                !selector.is_empty() && selects(&selector, &labels)
-            });
+            let mut workloads = put::manifests_of(app)?.workloads();
+            let ours = workloads.find(|w| selects(&texts(w, "/spec/selector/matchLabels"), &labels));
             if let Some(ours) = ours {
                 return Err(failed(format!(
                     "{}: this server runs in its Deployment {}, and nobody would go on with the release once it is stopped: \

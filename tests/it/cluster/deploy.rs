@@ -18,7 +18,7 @@ use crate::github::support::left_out;
 const NAMESPACES: [&str; 3] = ["switchover", "switchover-steps", "production"];
 
 /// What an operator does by the words of deploy/README.md. Taken away again when it is dropped.
-struct Installed<'a>(&'a Cluster);
+pub(super) struct Installed<'a>(pub(super) &'a Cluster);
 
 impl Drop for Installed<'_> {
     fn drop(&mut self) {
@@ -28,7 +28,7 @@ impl Drop for Installed<'_> {
 }
 
 impl Installed<'_> {
-    fn kubectl(&self, args: &[&str]) -> String {
+    pub(super) fn kubectl(&self, args: &[&str]) -> String {
         self.0.kubectl(&[["-n", "switchover"].as_slice(), args].concat())
     }
 
@@ -41,7 +41,7 @@ impl Installed<'_> {
     }
 
     /// Its pod goes without a word, and another one serves.
-    fn lose(&self, server: SocketAddr) {
+    pub(super) fn lose(&self, server: SocketAddr) {
         let ready = "go-template={{range .items}}{{$pod := .}}{{range .status.conditions}}{{if eq .type \"Ready\"}}{{$pod.metadata.uid}} {{.status}}{{\"\\n\"}}{{end}}{{end}}{{end}}";
         let pods = || self.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", ready]);
         let lost = pods();
@@ -160,8 +160,7 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
 
     // Its pod is lost: another one goes on with the same data.
     let before = installed.key();
-    let lose = || installed.lose(server);
-    lose();
+    installed.lose(server);
     assert_eq!(installed.key(), before);
 
     // Where it is itself it may release, too: that this can't be is for it to know.
@@ -170,8 +169,7 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
     fs::write(at("own.yaml"), own.join("\n---\n").replace("namespace: production", "namespace: switchover")).unwrap();
     cluster.kubectl(&["apply", "-f", at("own.yaml").to_str().unwrap()]);
     outside.install(server);
-    let kubectl = |args: &[&str]| installed.kubectl(args);
-    inside::releases(&outside, &inside::Server { cluster, kubectl: &kubectl, lose: &lose });
+    inside::releases(&outside, &installed, server);
 }
 
 #[test]

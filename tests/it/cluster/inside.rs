@@ -14,7 +14,10 @@ use switchover::demo::github::{
 };
 use tokio::runtime::Runtime;
 
-use super::rig::{Cluster, DEADLINE, fresh, until};
+use super::{
+    deploy::Installed,
+    rig::{Cluster, DEADLINE, fresh, until},
+};
 use crate::rollout::stage::Users;
 
 const OWNER: &str = "acme";
@@ -105,15 +108,6 @@ impl Outside {
     }
 }
 
-/// The server as it is reached from outside the cluster.
-pub struct Server<'a> {
-    pub cluster: &'a Cluster,
-    /// kubectl in its namespace.
-    pub kubectl: &'a dyn Fn(&[&str]) -> String,
-    /// Its pod is lost without a word; another one has begun when this returns.
-    pub lose: &'a dyn Fn(),
-}
-
 fn config(image: &str) -> String {
     format!(
         "version: 1
@@ -169,13 +163,13 @@ spec:
 }
 
 /// Releases, one after the other, each of them through a loss of the server's pod; and the way back.
-pub fn releases(outside: &Outside, server: &Server<'_>) {
-    let cluster = server.cluster;
+pub(super) fn releases(outside: &Outside, installed: &Installed<'_>, server: SocketAddr) {
+    let cluster = installed.0;
     let production = |args: &[&str]| cluster.kubectl(&[["-n", "production"].as_slice(), args].concat());
     let image = format!("{}/inside/shop", cluster.registry());
     let base = cluster.push_app("inside/base", "none", &[("ON_TERM", "polite")]);
     let recipe = |release: &str| format!("FROM {}\nENV RELEASE={release}\n", base.tagged());
-    let said = || (server.kubectl)(&["logs", "--tail=25", "deployment/switchover"]);
+    let said = || installed.kubectl(&["logs", "--tail=25", "deployment/switchover"]);
     let deployed = |sha: &str| {
         outside.wait(&format!("deployment of {}", &sha[..7]), said, |m| {
             let of = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == sha);
@@ -208,7 +202,7 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     assert_eq!(slots(), 1);
     let two = outside.push("main", &[("Dockerfile", &recipe("two"))], "two");
     until("a second slot is made", || slots() == 2);
-    (server.lose)();
+    installed.lose(server);
     deployed(&two);
     assert_eq!(fresh(shop, "/"), Ok("two".into()));
 
@@ -217,12 +211,12 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     let before = selector();
     let three = outside.push("main", &[("Dockerfile", &recipe("three"))], "three");
     until("the flip", || selector() != before);
-    (server.lose)();
+    installed.lose(server);
     deployed(&three);
     assert_eq!(fresh(shop, "/"), Ok("three".into()));
 
     let begun = Instant::now();
-    (server.kubectl)(&["exec", "deployment/switchover", "--", "switchover", "rollback", "production"]);
+    installed.kubectl(&["exec", "deployment/switchover", "--", "switchover", "rollback", "production"]);
     until("the way back", || fresh(shop, "/") == Ok("two".into()));
     println!("rollback from inside, with kubectl's own time: {:.2} s", begun.elapsed().as_secs_f64());
     outside.wait("a new deployment of the commit before", said, |m| {
@@ -234,7 +228,7 @@ pub fn releases(outside: &Outside, server: &Server<'_>) {
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
 
     // What it runs in itself is refused: once its pod is stopped nobody would go on.
-    let pods = || (server.kubectl)(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", "name"]);
+    let pods = || installed.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", "name"]);
     let before = pods();
     let itself = outside.push("ops", &first, "itself");
     let words = outside.wait("its refusal", said, |m| {

@@ -83,9 +83,7 @@ impl FileJournal {
     pub fn progress(&self) -> Option<Progress> {
         serde_json::from_slice(&fs::read(&self.file).ok()?).ok()
     }
-}
 
-impl FileJournal {
     /// Waits until the rollout is in this phase, or over.
     pub async fn reaches(&self, phase: Phase) {
         while self.progress().is_none_or(|p| p.end.is_none() && p.phase != phase) {

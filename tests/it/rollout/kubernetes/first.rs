@@ -1,5 +1,7 @@
 //! Apps without manifests, and plain Deployments that ran before.
 
+use std::collections::BTreeSet;
+
 use switchover::domain::rollout::Ended;
 
 use super::{Bench, Wanted, answers, back_to, desired, tied, told};
@@ -85,14 +87,10 @@ async fn a_plain_deployment_becomes_the_first_slot() {
     assert_eq!(bench.ns.field("deployment/shop", ".spec.replicas"), "0");
     assert_eq!(bench.ns.field("service/shop", r".metadata.annotations.switchover\.dev/taken-over"), "");
     // A pod under two budgets could not be evicted, and a node not be drained.
-    let list = |what: &str, field: &str| {
-        bench.ns.kubectl(&["get", what, "-o", &format!("jsonpath={{range .items[*]}}{field}{{\"\\n\"}}{{end}}")])
-    };
-    let slot = r"switchover\.dev/slot";
-    let budgets = list("pdb", &format!("{{.metadata.name}} {{.spec.selector.matchLabels.{slot}}}"));
-    let mut slots: Vec<&str> = budgets.lines().filter_map(|b| b.split_once(' ')).map(|(_, slot)| slot).collect();
-    slots.sort_unstable();
-    slots.dedup();
+    let lines =
+        r#"jsonpath={range .items[*]}{.metadata.name} {.spec.selector.matchLabels.switchover\.dev/slot}{"\n"}{end}"#;
+    let budgets = bench.ns.kubectl(&["get", "pdb", "-o", lines]);
+    let slots: BTreeSet<&str> = budgets.lines().filter_map(|b| b.split_once(' ')).map(|(_, slot)| slot).collect();
     assert_eq!((budgets.lines().count(), slots.len()), (2, 2), "{budgets}");
     assert!(slots.iter().all(|slot| !slot.is_empty()), "{budgets}");
 }
