@@ -188,6 +188,7 @@ pub async fn run(cfg: AgentConfig, shutdown: CancellationToken) -> Result<(), Ag
         }
     };
     tracing::info!(?how, "agent ends");
+    agent.keep_no_more();
     if how == Ending::HandedOver {
         speaking.leave();
         end_as_elder(&agent, &limits, lock, shutdown).await;

@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
     path::Path,
     sync::{
-        Arc, Mutex as StdMutex, OnceLock,
+        Arc, Mutex as StdMutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -28,8 +28,8 @@ use crate::agent::{
 /// Where a hand-over stands.
 #[derive(Debug, Default)]
 pub(super) struct Handing {
-    /// The lock and the control socket.
-    fixed: OnceLock<[OwnedFd; 2]>,
+    /// The lock and the control socket, as long as they may be handed over.
+    fixed: StdMutex<Option<[OwnedFd; 2]>>,
     /// One at a time.
     under_way: AtomicBool,
     /// No command changes anything any more.
@@ -43,8 +43,13 @@ pub(super) struct Handing {
 impl Agent {
     /// What a next agent gets beside the listeners.
     pub(in crate::agent) fn keep(&self, lock: OwnedFd, control: OwnedFd) {
-        // Set once, by whoever runs the agent.
-        let _ = self.handing.fixed.set([lock, control]);
+        *locked(&self.handing.fixed) = Some([lock, control]);
+    }
+
+    /// Nothing can be handed over from now on. A control socket that is still open here would go on taking connections
+    /// after nobody accepts them, and their clients would wait for an answer until this process has ended.
+    pub(in crate::agent) fn keep_no_more(&self) {
+        *locked(&self.handing.fixed) = None;
     }
 
     /// Checks that it can be begun; nobody else can begin one then.
@@ -55,7 +60,8 @@ impl Agent {
             return refuse(ErrorCode::Invalid, message);
         }
         let share = || {
-            let [lock, control] = self.handing.fixed.get().ok_or(io::ErrorKind::NotFound)?;
+            let fixed = locked(&self.handing.fixed);
+            let [lock, control] = fixed.as_ref().ok_or(io::ErrorKind::NotFound)?;
             Ok([lock.try_clone()?, control.try_clone()?])
         };
         if self.handing.under_way.swap(true, Ordering::SeqCst) {
