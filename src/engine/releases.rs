@@ -160,7 +160,8 @@ impl Engine {
     /// Writes a new rollout; it waits for its gates.
     ///
     /// # Errors
-    /// [`EngineError::Refused`] when there is nothing that could be released.
+    /// [`EngineError::Refused`] when there is nothing that could be released. Where a run asked for it, the release is
+    /// made all the same and fails with those words.
     pub async fn new_release(&self, request: &Request<'_>) -> Result<RolloutId, EngineError> {
         let repo = request.repo;
         let id = repo.repo.id;
@@ -178,7 +179,14 @@ impl Engine {
             Err(EngineError::Refused(words)) => Frozen { refused: Some(words), ..Frozen::default() },
             other => other?,
         };
-        let desired = self.desired(rollout, request, &config, &name, environment, &frozen)?;
+        let desired = match self.desired(rollout, request, &config, &name, environment, &frozen) {
+            // Nobody waits for an answer: the words stand where the commit's author looks, as those above.
+            Err(EngineError::Refused(words)) if request.run.is_some() => {
+                let refused = Some(frozen.refused.clone().unwrap_or(words));
+                wanted(rollout, request, &name, environment, Vec::new(), refused)
+            }
+            other => other?,
+        };
         let now = clock::now();
         let mut progress = Progress::new(&desired, now);
         for words in frozen.warnings.iter().chain(&frozen.notes) {
@@ -280,20 +288,7 @@ impl Engine {
         if let (Some(smoke), Some(app)) = (&environment.smoke, apps.iter_mut().rev().find(|a| a.kind == AppKind::Web)) {
             app.spec.smoke = Some(CommandSpec { run: smoke.run.clone(), timeout: smoke.timeout });
         }
-        Ok(Desired {
-            rollout,
-            key: EnvironmentKey { repo: request.repo.repo.id, environment: name.clone() },
-            commit: request.commit.clone(),
-            kind: Kind::Release,
-            apps,
-            approval: environment.approval == Approval::Required,
-            min_ready: environment.min_ready,
-            start_timeout: environment.start_timeout,
-            drain_timeout: environment.drain_timeout,
-            watch_for: environment.watch_for,
-            keep_previous: environment.keep_previous,
-            refused: frozen.refused.clone(),
-        })
+        Ok(wanted(rollout, request, name, environment, apps, frozen.refused.clone()))
     }
 
     async fn detail(&self, request: &Request<'_>, environment: &Environment) -> Result<RolloutDetail, EngineError> {
@@ -416,6 +411,30 @@ pub struct Request<'a> {
     pub run: Option<RunId>,
     /// Who asked for it.
     pub actor: &'a str,
+}
+
+fn wanted(
+    rollout: RolloutId,
+    request: &Request<'_>,
+    name: &EnvironmentName,
+    environment: &Environment,
+    apps: Vec<DesiredApp>,
+    refused: Option<String>,
+) -> Desired {
+    Desired {
+        rollout,
+        key: EnvironmentKey { repo: request.repo.repo.id, environment: name.clone() },
+        commit: request.commit.clone(),
+        kind: Kind::Release,
+        apps,
+        approval: environment.approval == Approval::Required,
+        min_ready: environment.min_ready,
+        start_timeout: environment.start_timeout,
+        drain_timeout: environment.drain_timeout,
+        watch_for: environment.watch_for,
+        keep_previous: environment.keep_previous,
+        refused,
+    }
 }
 
 fn app_spec(app: &App, environment: &Environment) -> AppSpec {

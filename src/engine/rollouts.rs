@@ -16,7 +16,9 @@ use crate::{
     domain::{
         config::AppKind,
         ids::{AppName, EnvironmentName, Epoch, RepoId, RolloutId, Slot},
-        rollout::{Asked, Desired, Ended, EnvironmentKey, Kept, Progress, keep::in_use as rollout_needs, retire_due},
+        rollout::{
+            Asked, Desired, Ended, EnvironmentKey, Kept, Phase, Progress, keep::in_use as rollout_needs, retire_due,
+        },
     },
     rollout::{
         Target, TargetError,
@@ -145,7 +147,16 @@ async fn supersede(engine: &Engine, active: RolloutId, newer: &RolloutRow) -> Re
 async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) -> Result<(), EngineError> {
     let Some(row) = engine.store.rollout(id).await?.filter(|r| r.state != "done") else { return Ok(()) };
     let desired: Desired = parse(&row.desired)?;
-    let target = engine.target(&desired.key).await?;
+    if row.state == "queued"
+        && let Some(why) = &desired.refused
+    {
+        return end_before_it_began(engine, id, Ended::Failed, why).await;
+    }
+    let target = match engine.target(&desired.key).await {
+        Ok(target) => target,
+        Err(EngineError::Refused(why)) => return no_target(engine, &row, why).await,
+        Err(e) => return Err(e),
+    };
     // After the loss of the database the live system knows higher epochs than the store.
     let live = target.live(&desired.key).await;
     if let Ok(live) = &live
@@ -193,6 +204,36 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
     engine.wake.rollouts.notify_one();
     engine.wake.report.notify_one();
     Ok(())
+}
+
+/// Nothing was touched for it, and nothing will be.
+async fn end_before_it_began(engine: &Engine, id: RolloutId, outcome: Ended, why: &str) -> Result<(), EngineError> {
+    let now = clock::now();
+    let Some(row) = engine.store.claim_rollout(id, now).await? else { return Ok(()) };
+    let mut progress: Progress = parse(&row.progress)?;
+    progress.go(Phase::Failed, Some(why.to_owned()), Some(outcome), now);
+    engine.store.record_rollout(id, row.epoch, &json_of(&progress)?, now).await?;
+    engine.store.end_rollout(id, row.epoch, outcome.as_str(), why, None, None, None, now).await?;
+    engine.metrics.rollouts.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
+    tracing::info!(rollout = %id, environment = row.environment, sha = row.sha.short(), outcome = outcome.as_str(), "{why}");
+    engine.wake.rollouts.notify_one();
+    engine.wake.report.notify_one();
+    Ok(())
+}
+
+/// Where it shall run can't be reached now, or is not granted any more: that stands in its check until it is mended. One
+/// that has not begun makes room meanwhile, as it would while it waits.
+async fn no_target(engine: &Engine, row: &RolloutRow, why: String) -> Result<(), EngineError> {
+    let asked: Asked = parse(&row.asked)?;
+    if row.state == "queued" && (asked.cancel || asked.rollback) {
+        return end_before_it_began(engine, row.id, Ended::Cancelled, &format!("Called off. {why}")).await;
+    }
+    if row.state == "queued" && row.kind != "rollback" && asked.superseded_by.is_some() {
+        return end_before_it_began(engine, row.id, Ended::Superseded, &format!("It never began: {why}")).await;
+    }
+    engine.store.tell_rollout(row.id, &why, clock::now()).await?;
+    engine.wake.report.notify_one();
+    Err(EngineError::Refused(why))
 }
 
 async fn retire(engine: &Engine, environment: &EnvironmentRow) -> Result<(), EngineError> {

@@ -230,7 +230,7 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let epoch = Of("environments", &row).number("epoch")?;
         let row = sqlx::query(
-            "UPDATE rollouts SET state = 'active', epoch = $2, started_at = COALESCE(started_at, $3) WHERE id = $1 RETURNING *",
+            "UPDATE rollouts SET state = 'active', epoch = $2, message = NULL, started_at = COALESCE(started_at, $3) WHERE id = $1 RETURNING *",
         )
         .bind(id.to_string())
         .bind(epoch)
@@ -341,6 +341,27 @@ impl Store {
         .bind(state)
         .bind(message)
         .bind(ms(now))
+        .fetch_optional(&mut *tx)
+        .await?;
+        if let Some(row) = row {
+            dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Says why a rollout can't be carried on now; its next claim forgets it.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn tell_rollout(&self, id: RolloutId, message: &str, now: Timestamp) -> Result<()> {
+        let mut tx = self.begin().await?;
+        let row = sqlx::query(
+            "UPDATE rollouts SET message = $2 WHERE id = $1 AND state IN ('queued', 'active') AND message IS NOT $2 \
+             RETURNING repo_id",
+        )
+        .bind(id.to_string())
+        .bind(message)
         .fetch_optional(&mut *tx)
         .await?;
         if let Some(row) = row {

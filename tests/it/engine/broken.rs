@@ -1,6 +1,6 @@
 //! Repositories that are broken, empty, hostile or odd: a clear check each.
 
-use super::rig::{NAME, OWNER, Rig};
+use super::rig::{HERE, NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config};
 
 const GOOD: &str = "version: 1\non: {push: [\"**\"]}\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";
 
@@ -73,5 +73,54 @@ async fn a_failing_step_says_its_last_words() {
     assert!(page.text().await.expect("text").contains("the reason"));
     let repo = rig.github.read(|m| m.repo(OWNER, NAME).map(|r| r.checks.len()));
     assert_eq!(repo, Some(2));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_without_a_place_says_so_in_its_check() {
+    const DEPLOY: &str = "deploy (production)";
+    let mut rig = Rig::start().await;
+    let app = released_config();
+    let files = |version| [(".github/switchover.yml", Some(app.as_str())), ("version", Some(version))];
+    // The operator takes the target away while a release is just being made.
+    rig.kill().await;
+    rig.serve(Some("releases.before_decided")).await;
+    let first = rig.push("main", &files("1"), "first").await;
+    assert!(rig.ended(PATIENCE).await);
+    rig.set(TRUSTED);
+    rig.serve(None).await;
+    rig.wait("words why it waits", |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&first);
+        let waits = checks.into_iter().find(|c| c.name == DEPLOY && c.status == "queued")?;
+        let title = waits.output.title.clone().unwrap_or_default();
+        title.starts_with("Waits: the operator of this server granted acme/shop no target").then_some(())
+    })
+    .await;
+    // A newer one takes its place, and fails for the same reason.
+    let second = rig.push("main", &files("2"), "second").await;
+    let check = rig.check(&second, DEPLOY).await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    let title = check.output.title.unwrap_or_default();
+    assert!(title.starts_with("Not released: the operator of this server granted acme/shop no target"), "{title}");
+    let check = rig.check(&first, DEPLOY).await;
+    assert_eq!(check.conclusion.as_deref(), Some("cancelled"), "{:?}", check.output);
+    rig.deployed(&second, "failure").await;
+    // With a target again all goes on; with two of them somebody must say which.
+    rig.kill().await;
+    rig.set(&format!("{TRUSTED}{HERE}"));
+    rig.serve(None).await;
+    let third = rig.push("main", &files("3"), "third").await;
+    rig.deployed(&third, "success").await;
+    rig.kill().await;
+    rig.set(&format!("{TRUSTED}{HERE}{}", HERE.replace("here", "there")));
+    rig.serve(None).await;
+    let fourth = rig.push("main", &files("4"), "fourth").await;
+    let check = rig.check(&fourth, DEPLOY).await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    let title = check.output.title.unwrap_or_default();
+    assert!(
+        title.contains("several targets are granted to acme/shop (here, there): name one with `target:`"),
+        "{title}"
+    );
     rig.stop().await;
 }

@@ -22,6 +22,10 @@ use tokio::process::{Child, Command};
 /// Nothing here takes as long on any machine; a test that waits so long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
+pub const TRUSTED: &str = "trusted_local = [\"acme/*\"]\n";
+pub const HERE: &str = "[targets.here]\nkind = \"local\"\nrepositories = [\"acme/*\"]\n";
+const LIMITS: &str = "[limits]\nconcurrent_steps = 4\n";
+
 pub const OWNER: &str = "acme";
 pub const NAME: &str = "shop";
 pub const ANN: &str = "ann";
@@ -93,10 +97,7 @@ pub struct Rig {
 impl Rig {
     /// A stage whose server runs and whose App is installed on an empty repository.
     pub async fn start() -> Self {
-        Self::start_with(&|_| {
-            "trusted_local = [\"acme/*\"]\n[targets.here]\nkind = \"local\"\nrepositories = [\"acme/*\"]\n".to_owned()
-        })
-        .await
+        Self::start_with(&|_| TRUSTED.to_owned() + HERE).await
     }
 
     /// The same with other settings.
@@ -121,8 +122,7 @@ impl Rig {
         std::fs::write(&key, &app.private_key_pem).expect("written");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
         let settings = root.join("switchover.toml");
-        let toml = settings_of(root) + "[limits]\nconcurrent_steps = 4\n";
-        std::fs::write(&settings, toml).expect("written");
+        std::fs::write(&settings, settings_of(root) + LIMITS).expect("written");
         let data = root.join("server");
         let env = [
             ("SWITCHOVER_CONFIG", settings.display().to_string()),
@@ -149,6 +149,12 @@ impl Rig {
         rig.serve(None).await;
         rig.github.install(rig.app, OWNER, Some(&[repo])).expect("installed");
         rig
+    }
+
+    /// Other settings, from the next start of the server on.
+    pub fn set(&self, settings: &str) {
+        let file = &self.env.iter().find(|(n, _)| n == "SWITCHOVER_CONFIG").expect("set").1;
+        std::fs::write(file, settings.to_owned() + LIMITS).expect("written");
     }
 
     /// Starts the server; `crash` names a failpoint.
