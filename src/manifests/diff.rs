@@ -235,7 +235,7 @@ fn empty(value: &Value) -> bool {
 }
 
 /// A quantity in thousandths ("Quantity"): `500m`, `0.5`, `1Gi`.
-fn quantity(value: &Value) -> Option<i128> {
+pub(super) fn quantity(value: &Value) -> Option<i128> {
     let text = plain(value);
     let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

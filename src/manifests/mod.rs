@@ -6,6 +6,7 @@
 //! * [`tie`]: which objects belong to which app; hand-written pairs by their shape.
 //! * [`slot`], [`service`], [`command`]: what is applied for one slot; [`plain`]: for an app without manifests.
 //! * [`diff`]: what an apply would change.
+//! * [`needs`]: whether the namespace's quotas have room.
 //! * [`health`]: why a pod is not ready, in words.
 //!
 //! What is ours in an object: its name where slots are copies, the slot's label or a pair's colour in the Service's
@@ -16,6 +17,7 @@ pub mod diff;
 pub mod health;
 mod look;
 pub mod names;
+pub mod needs;
 pub mod object;
 mod pair;
 pub mod plain;
@@ -31,6 +33,7 @@ pub use command::pre_deploy_job;
 pub use diff::{Line, difference, title};
 pub use health::{why, why_no_pods};
 pub use names::{label, object_name};
+pub use needs::{Short, no_room};
 pub use object::{Object, Refusal};
 pub use plain::{Plain, made_up};
 pub use policy::{managed_by_other, refuse};

@@ -119,24 +119,29 @@ impl KubernetesTarget {
         if quotas.is_empty() {
             return Ok(());
         }
-        let mut pods = 0_u64;
+        let mut new = Vec::new();
         for app in desired.apps.iter().filter(|a| a.kind == AppKind::Web) {
             let door = self.door(&desired.key, app);
             let found = self.slots(&desired.key, &app.name, door.as_ref(), app.spec.manifests.as_deref());
             let there = found.iter().any(|f| f.slot == app.slot && f.is_up());
             if !there {
-                pods += u64::from(self.wanted_size(desired, app));
+                let (_, rendered) = self.rendered(desired, Epoch(0), app)?;
+                new.push((rendered.deployment, self.wanted_size(desired, app)));
             }
         }
+        let pods: Vec<_> =
+            new.iter().filter_map(|(d, size)| Some((d.pointer("/spec/template/spec")?, *size))).collect();
         for quota in &quotas {
-            let of = |which: &str| text(quota, &format!("/status/{which}/pods")).parse::<u64>().ok();
-            if let (Some(hard), Some(used)) = (of("hard"), of("used"))
-                && used + pods > hard
-            {
+            if let Some(short) = manifests::no_room(quota, &pods) {
+                let more: u32 = pods.iter().map(|(_, size)| size).sum();
                 return Err(failed(format!(
-                    "no room for two slots side by side: the quota {} allows {hard} pods, {used} are there, and the new slot \
-                     needs {pods}",
-                    name(quota)
+                    "no room for two slots side by side: the quota {} allows {} {} and has {} in use, too little for {more} more \
+                     {}",
+                    name(quota),
+                    short.hard,
+                    short.resource,
+                    short.used,
+                    if more == 1 { "pod" } else { "pods" },
                 )));
             }
         }

@@ -2,8 +2,11 @@
 
 mod containers;
 mod docker;
+mod dockerfiles;
 mod ecosystems;
 mod hostile;
+mod made_up;
+mod npm;
 mod written;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 
 mod anything;
 mod differences;
+mod needs;
 mod policy;
 mod reading;
 mod slots;

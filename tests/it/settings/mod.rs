@@ -1,5 +1,6 @@
 //! switchover.toml and the environment: what is read, what is refused and how, who is granted what.
 
+mod documented;
 mod grants;
 mod listeners;
 mod mistakes;

@@ -47,7 +47,7 @@ async fn what_goes_wrong_before_the_switch_touches_nothing() {
         &'static str,
         &'static [&'static str],
     );
-    let cases: [Case; 13] = [
+    let cases: [Case; 14] = [
         (
             "unready",
             &[],
@@ -87,9 +87,18 @@ async fn what_goes_wrong_before_the_switch_touches_nothing() {
         (
             "quota",
             &[],
+            |d| container(d)["resources"] = json!({"requests": {"ephemeral-storage": "2Gi"}}),
+            "requests.ephemeral-storage: 1Gi",
+            &["the namespace's quota does not allow another pod", "requested: requests.ephemeral-storage=2Gi"],
+        ),
+        (
+            "cpu",
+            &[],
             |d| container(d)["resources"] = json!({"requests": {"cpu": "2"}}),
             "requests.cpu: 1",
-            &["the namespace's quota does not allow another pod", "requested: requests.cpu=2"],
+            &[
+                "no room for two slots side by side: the quota tight allows 1 requests.cpu and has 0 in use, too little for 1",
+            ],
         ),
         ("pods", &[], |_| {}, "pods: 2", &["no room for two slots side by side: the quota tight allows 2 pods"]),
         (
