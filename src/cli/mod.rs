@@ -8,13 +8,14 @@ mod tell;
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use switchover::{
     agent,
-    domain::ids::Sha,
+    domain::{config::units::parse_duration, ids::Sha},
     engine::commands::Verb,
     github::{GitHub, GitHubConfig, Timeouts},
     settings::{self, Settings, SettingsMistake},
@@ -56,6 +57,9 @@ enum Command {
         /// Settings file. Default: switchover.toml in this folder, if there is one.
         #[arg(long, short, env = "SWITCHOVER_CONFIG")]
         config: Option<PathBuf>,
+        /// Wait so long for a server that still runs with the same data folder to end, such as 100s.
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "0s")]
+        wait: Duration,
     },
     /// Hold the listening sockets of this host and supervise its processes (started by `serve` where none runs).
     Agent {
@@ -227,7 +231,9 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     // What is read by people or programs on standard output must not be mixed with log lines of the libraries.
     let quiet = !matches!(cli.command, Command::Serve { .. } | Command::Agent { .. } | Command::Demo(_));
-    let filter = if quiet && cli.log == "info" { "error".to_owned() } else { cli.log.clone() };
+    // What its client fails at is told in our words.
+    let errors = "error,kube_client::client::builder=off";
+    let filter = if quiet && cli.log == "info" { errors.to_owned() } else { cli.log.clone() };
     let filter = match &cli.command {
         Command::Demo(_) if cli.log == "info" => "error".to_owned(),
         _ => filter,
@@ -237,7 +243,7 @@ pub fn run() -> ExitCode {
         return ExitCode::from(2);
     }
     let result = match cli.command {
-        Command::Serve { config } => return serve::serve(config.as_deref()),
+        Command::Serve { config, wait } => return serve::serve(config.as_deref(), wait),
         Command::Agent { data, check: true, .. } => tell::agent(&data),
         Command::Agent { data, check: false, only_free } => agent(data, only_free),
         Command::Demo(args) => return serve::demo(args),
@@ -268,6 +274,10 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "a duration such as 20m, 30s or 250ms is expected".to_owned())
 }
 
 /// The settings: of that file, of switchover.toml in this folder, or of the environment alone.

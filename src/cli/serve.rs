@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -63,7 +64,7 @@ pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 /// `switchover serve`.
-pub fn serve(config: Option<&Path>) -> ExitCode {
+pub fn serve(config: Option<&Path>, wait: Duration) -> ExitCode {
     // The crypto library gathers entropy when it is first asked for some, for some 30 ms: while the database is opened.
     std::thread::spawn(|| aws_lc_rs::rand::fill(&mut [0]));
     let settings = match super::settings(config) {
@@ -76,7 +77,7 @@ pub fn serve(config: Option<&Path>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let result = runtime(2).and_then(|rt| rt.block_on(run(settings)));
+    let result = runtime(2).and_then(|rt| rt.block_on(run(settings, wait)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -87,11 +88,13 @@ pub fn serve(config: Option<&Path>) -> ExitCode {
     }
 }
 
-async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(settings: Settings, wait: Duration) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let data = settings.data.clone();
     std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
-    let _lock = lock(&data)?;
+    let shutdown = CancellationToken::new();
+    on_signals(shutdown.clone())?;
+    let Some(_lock) = lock(&data, wait, &shutdown).await? else { return Ok(()) };
     let store = Store::open(&data.join("switchover.db")).await.context("opening the database")?;
     let github = super::github(&settings)?;
     let exe = std::env::current_exe().context("finding our own binary")?;
@@ -153,8 +156,6 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         running: Mutex::new(HashMap::new()),
         asking: Mutex::new(HashMap::new()),
     });
-    let shutdown = CancellationToken::new();
-    on_signals(shutdown.clone())?;
     let web = Arc::new(web::Web {
         store: store.clone(),
         wake,
@@ -229,16 +230,27 @@ fn docker(settings: &Settings, key: &[u8]) -> anyhow::Result<Option<Docker>> {
     Ok(Some(Docker::new(&settings.docker, owner.short()).context("SWITCHOVER_DOCKER_HOST")?))
 }
 
-/// One server per data folder.
-fn lock(data: &Path) -> anyhow::Result<std::fs::File> {
+/// One server per data folder: the one that is there is waited for so long. None: it was asked to end meanwhile.
+async fn lock(data: &Path, wait: Duration, shutdown: &CancellationToken) -> anyhow::Result<Option<std::fs::File>> {
     let file = std::fs::File::create(data.join("server.lock")).context("making server.lock")?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            anyhow::bail!("another server runs with the data folder {}", data.display())
-        }
-        Err(std::fs::TryLockError::Error(e)) => Err(e).context("locking server.lock"),
+        Ok(()) => return Ok(Some(file)),
+        Err(std::fs::TryLockError::WouldBlock) => {}
+        Err(std::fs::TryLockError::Error(e)) => return Err(e).context("locking server.lock"),
     }
+    if wait > Duration::ZERO {
+        tracing::info!(data = %data.display(), "waiting for the server that runs with this data folder to end");
+        let (got, locked) = tokio::sync::oneshot::channel();
+        // A thread of its own: nobody waits for it when this process ends.
+        std::thread::spawn(move || got.send(file.lock().map(|()| file)));
+        tokio::select! {
+            locked = tokio::time::timeout(wait, locked) => if let Ok(Ok(locked)) = locked {
+                return locked.map(Some).context("locking server.lock");
+            },
+            () = shutdown.cancelled() => return Ok(None),
+        }
+    }
+    anyhow::bail!("another server runs with the data folder {}", data.display())
 }
 
 /// Arguments of `switchover demo`.

@@ -258,15 +258,10 @@ impl KubernetesTarget {
     /// The pods of a slot, and others that its labels catch.
     pub(super) fn pods(&self, found: &Found) -> (Vec<Object>, Vec<Object>) {
         let selector = texts(&found.deployment, "/spec/selector/matchLabels");
-        let wanted = found
-            .deployment
-            .pointer("/spec/template/metadata/annotations")
-            .and_then(|a| a.get(SLOT))
-            .and_then(Value::as_str)
-            .map(str::to_owned);
+        let wanted = slot_of(&found.deployment, "/spec/template/metadata").map(str::to_owned);
         let all = self.watched().all(Kind::Pod).into_iter();
         all.filter(|pod| selects(&selector, &texts(pod, "/metadata/labels")) && !is_over(pod))
-            .partition(|pod| annotation(pod, SLOT).map(str::to_owned) == wanted)
+            .partition(|pod| slot_of(pod, "/metadata") == wanted.as_deref())
     }
 
     /// The ready pods that a Service leads to by all of its ports, by UID, without those that end.
@@ -326,6 +321,13 @@ pub(super) fn ready_endpoints<'v>(slices: impl Iterator<Item = &'v Value>) -> BT
 fn port_names(ports: Option<&Value>) -> BTreeSet<String> {
     let ports = ports.and_then(Value::as_array);
     ports.into_iter().flatten().map(|p| text(p, "/name").to_owned()).collect()
+}
+
+/// Which slot a pod is of: a label says so, or an annotation where the labels are a pair's author's. A plain Deployment's
+/// selector may catch pods of slots.
+pub(super) fn slot_of<'v>(object: &'v Value, metadata: &str) -> Option<&'v str> {
+    let of = |map: &str| member(object, &format!("{metadata}/{map}"), SLOT);
+    of("annotations").or_else(|| of("labels"))
 }
 
 /// A pod that ended for good: of a Job, or evicted. It is nobody's copy.

@@ -31,6 +31,8 @@ pub(super) const SWITCHED: &str = "switchover.dev/switched-at";
 pub(super) const PLAIN: &str = "switchover.dev/plain";
 /// Annotation of a Deployment that was stopped: the copies that it had.
 pub(super) const HAD: &str = "switchover.dev/replicas";
+/// Annotation of the Deployment of a server that handed over to the next one: rollout, slot and the pod that did so.
+pub(super) const HANDED: &str = "switchover.dev/handed-over";
 /// Annotation of an autoscaler in the minutes after a switch: it must not shrink what it knows nothing of yet.
 pub(super) const HANDOVER: &str = "switchover.dev/hand-over";
 /// Annotation of a Service that went back: the slot it left, until what goes along with the one it points at has followed.

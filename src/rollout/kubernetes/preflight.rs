@@ -93,18 +93,18 @@ impl KubernetesTarget {
         Ok(())
     }
 
-    /// Whoever stops the pod that it runs in leaves nobody who goes on.
+    /// Two of this server can't run side by side: as a worker it hands over to the next one.
     fn not_us(&self, desired: &Desired) -> Result<(), TargetError> {
         let Some(us) = self.cluster().us() else { return Ok(()) };
         let Some(pod) = self.watched().get(Kind::Pod, us) else { return Ok(()) };
         let labels = texts(&pod, "/metadata/labels");
-        for app in &desired.apps {
+        for app in desired.apps.iter().filter(|a| a.kind == AppKind::Web) {
             let mut workloads = put::manifests_of(app)?.workloads();
             let ours = workloads.find(|w| selects(&texts(w, "/spec/selector/matchLabels"), &labels));
             if let Some(ours) = ours {
                 return Err(failed(format!(
-                    "{}: this server runs in its Deployment {}, and nobody would go on with the release once it is stopped: \
-                     release Switchover by `kubectl apply -k`, or from another one",
+                    "{}: this server runs in its Deployment {}, and its database has one writer, so no second one can be \
+                     started beside it: write `kind: worker` for it, and it hands over to the next one",
                     app.name,
                     name(ours)
                 )));

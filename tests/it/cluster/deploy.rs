@@ -51,7 +51,7 @@ impl Installed<'_> {
     }
 
     /// What only this server's data folder holds.
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         self.kubectl(&["exec", "deployment/switchover", "--", "sha256sum", "/var/lib/switchover/data/server.key"])
     }
 }
@@ -163,7 +163,7 @@ fn the_shipped_manifests_run_the_server_with_few_rights() {
     installed.lose(server);
     assert_eq!(installed.key(), before);
 
-    // Where it is itself it may release, too: that this can't be is for it to know.
+    // Where it is itself it may release, too.
     let role = fs::read_to_string(at("shipped/role.yaml")).unwrap();
     let own: Vec<&str> = role.split("\n---\n").take(2).collect();
     fs::write(at("own.yaml"), own.join("\n---\n").replace("namespace: production", "namespace: switchover")).unwrap();

@@ -8,20 +8,18 @@ use std::{
     time::Instant,
 };
 
-use switchover::demo::github::{
-    StandIn, StandInConfig,
-    model::{Model, Role},
-};
+use switchover::demo::github::{StandIn, model::Model};
 use tokio::runtime::Runtime;
 
 use super::{
     deploy::Installed,
     rig::{Cluster, DEADLINE, fresh, until},
 };
-use crate::rollout::stage::Users;
+use crate::{
+    engine::rig::{ANN, NAME, OWNER, github},
+    rollout::stage::Users,
+};
 
-const OWNER: &str = "acme";
-const NAME: &str = "shop";
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// GitHub, and an engine that builds, at the machine's own address.
@@ -47,16 +45,7 @@ impl Outside {
         let host = cluster.host_ip();
         let runtime = Runtime::new().unwrap();
         let listen = format!("{host}:0").parse().unwrap();
-        let (github, app, repo) = runtime.block_on(async {
-            let data = folder.join("github");
-            let github = StandIn::start(StandInConfig { data, listen, record: false }).await.unwrap();
-            let app = github.register_app("Switchover", None, Some(SECRET)).unwrap();
-            github.create_organization(OWNER).unwrap();
-            github.create_user("ann").unwrap();
-            let repo = github.create_repository(OWNER, NAME, "main", true).await.unwrap();
-            github.permission(repo, "ann", Role::Admin, None).unwrap();
-            (github, app, repo)
-        });
+        let (github, app, repo) = runtime.block_on(github(folder, listen, None, SECRET));
         let engine_at = std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap();
         let engine = Command::new("socat")
             .arg(format!("TCP-LISTEN:{},bind={host},reuseaddr,fork", engine_at.port()))
@@ -82,7 +71,8 @@ impl Outside {
         format!(
             "github_url = \"{}\"\ngithub_web_url = \"{}\"\n{}\n[registries.\"{registry}\"]\nusername = \"acme\"\n\
              password_file = \"/etc/switchover/secrets/registry-password\"\nplain_http = true\nrepositories = [\"acme/*\"]\n\
-             [targets.switchover]\nkind = \"kubernetes\"\nnamespace = \"switchover\"\nrepositories = [\"acme/shop\"]\n",
+             [targets.switchover]\nkind = \"kubernetes\"\nnamespace = \"switchover\"\nrepositories = [\"acme/shop\"]\n\
+             service_accounts = [\"switchover\"]\n",
             self.github.api_url(),
             self.github.web_url(),
             own.join("\n")
@@ -99,7 +89,7 @@ impl Outside {
 
     fn push(&self, branch: &str, files: &[(&str, &str)], message: &str) -> String {
         let files: Vec<_> = files.iter().map(|(path, text)| (*path, Some(*text))).collect();
-        self.runtime.block_on(self.github.commit(self.repo, branch, &files, message, "ann")).unwrap()
+        self.runtime.block_on(self.github.commit(self.repo, branch, &files, message, ANN)).unwrap()
     }
 
     fn wait<T>(&self, what: &str, said: impl Fn() -> String, look: impl FnMut(&Model) -> Option<T>) -> T {
@@ -131,6 +121,8 @@ environments:
     deploy: {{branch: ops}}
     target: switchover
     manifests: ops
+    min_ready: 1s
+    watch_for: 5s
 "
     )
 }
@@ -227,7 +219,7 @@ pub(super) fn releases(outside: &Outside, installed: &Installed<'_>, server: Soc
     println!("users: {} lost of {sent}", lost.len());
     assert!(sent > 100 && lost.is_empty(), "{} of {sent}: {lost:#?}", lost.len());
 
-    // What it runs in itself is refused: once its pod is stopped nobody would go on.
+    // Two of itself beside each other can't be.
     let pods = || installed.kubectl(&["get", "pods", "-l", "app.kubernetes.io/name=switchover", "-o", "name"]);
     let before = pods();
     let itself = outside.push("ops", &first, "itself");
@@ -238,4 +230,46 @@ pub(super) fn releases(outside: &Outside, installed: &Installed<'_>, server: Soc
     });
     assert!(words.contains("this server runs in its Deployment switchover"), "{words}");
     assert_eq!(pods(), before);
+    itself_as_a_worker(outside, installed, server);
+}
+
+/// It starts the next one, ends, and that goes on with the rollout.
+fn itself_as_a_worker(outside: &Outside, installed: &Installed<'_>, server: SocketAddr) {
+    let registry = installed.0.registry();
+    let image = format!("{registry}/inside/server");
+    let live = installed.kubectl(&["get", "deployment", "switchover", "-o", "json"]);
+    let mut live: serde_json::Value = serde_json::from_str(&live).unwrap();
+    live["metadata"] = serde_json::json!({"name": "switchover", "labels": live["metadata"]["labels"]});
+    live.as_object_mut().unwrap().remove("status");
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = format!("{image}:latest").into();
+    let config = config(&image).replace("  web:\n", "  server:\n    kind: worker\n    path: .\n");
+    let key = installed.key();
+    let begun = Instant::now();
+    let next = outside.push(
+        "ops",
+        &[
+            (".github/switchover.yml", &config),
+            ("ops/switchover.yml", &live.to_string()),
+            ("Dockerfile", &format!("FROM {registry}/switchover\nENV NEXT=1\n")),
+        ],
+        "the next server",
+    );
+    let said = || installed.kubectl(&["logs", "--tail=25", "-l", "app.kubernetes.io/name=switchover"]);
+    outside.wait("the next server's deployment", said, |m| {
+        let of = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == next);
+        let states: Vec<_> = of.map(|d| d.state().to_owned()).collect();
+        let over = states.iter().any(|s| matches!(s.as_str(), "success" | "failure" | "error"));
+        over.then(|| assert_eq!(states, ["success"], "{}", said()))
+    });
+    println!("released itself after {:.1} s", begun.elapsed().as_secs_f64());
+    let template = "go-template={{range .items}}{{.metadata.name}} {{.spec.replicas}}{{\"\\n\"}}{{end}}";
+    let deployments = installed.kubectl(&["get", "deployments", "-o", template]);
+    let (up, down): (Vec<_>, Vec<_>) = deployments.lines().partition(|line| line.ends_with(" 1"));
+    assert_eq!(down, ["switchover 0"], "{deployments}");
+    let [up] = up[..] else { panic!("{deployments}") };
+    let next = format!("deployment/{}", up.trim_end_matches(" 1"));
+    let path = "/var/lib/switchover/data/server.key";
+    assert_eq!(installed.kubectl(&["exec", &next, "--", "sha256sum", path]), key, "the same data");
+    assert!(installed.kubectl(&["exec", &next, "--", "env"]).contains("NEXT=1"));
+    until("it answers", || super::rig::fresh(server, "/readyz").is_ok());
 }

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use switchover::{
     agent,
     control::Control,
     demo::github::{
-        StandIn, StandInConfig,
+        Registered, StandIn, StandInConfig,
         model::{CheckRun, Model, Role},
     },
     engine::commands::{Command as Order, Verb},
@@ -82,6 +82,18 @@ pub fn rollback() -> Order {
     Order { verb: Verb::Rollback, repository: None, environment: None, sha: None, to: None, actor: "test".into() }
 }
 
+/// A GitHub at this address with an App and an empty repository, whose events go to `hook`.
+pub async fn github(folder: &Path, listen: SocketAddr, hook: Option<&str>, secret: &str) -> (StandIn, Registered, i64) {
+    let config = StandInConfig { data: folder.join("github"), listen, record: false };
+    let github = StandIn::start(config).await.expect("a stand-in");
+    let app = github.register_app("Switchover", hook, Some(secret)).expect("an App");
+    github.create_organization(OWNER).expect("made");
+    github.create_user(ANN).expect("made");
+    let repo = github.create_repository(OWNER, NAME, "main", true).await.expect("made");
+    github.permission(repo, ANN, Role::Admin, None).expect("granted");
+    (github, app, repo)
+}
+
 pub struct Rig {
     pub github: StandIn,
     pub repo: i64,
@@ -104,20 +116,9 @@ impl Rig {
     pub async fn start_with(settings_of: &dyn Fn(&std::path::Path) -> String) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path();
-        let github = StandIn::start(StandInConfig {
-            data: root.join("github"),
-            listen: ([127, 0, 0, 1], 0).into(),
-            record: false,
-        })
-        .await
-        .expect("a stand-in");
         let listen = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("an address");
         let hook = format!("http://{listen}/webhooks/github");
-        let app = github.register_app("Switchover", Some(&hook), Some("s3cret")).expect("an App");
-        github.create_organization(OWNER).expect("made");
-        github.create_user(ANN).expect("made");
-        let repo = github.create_repository(OWNER, NAME, "main", true).await.expect("made");
-        github.permission(repo, ANN, Role::Admin, None).expect("granted");
+        let (github, app, repo) = github(root, ([127, 0, 0, 1], 0).into(), Some(&hook), "s3cret").await;
         let key = root.join("app.pem");
         std::fs::write(&key, &app.private_key_pem).expect("written");
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");

@@ -10,6 +10,7 @@ mod pair;
 mod pinned;
 mod rights;
 mod scaled;
+mod table;
 mod there_and_back;
 mod worker;
 

@@ -108,6 +108,39 @@ impl Pool {
         Self { stop, tasks, seen }
     }
 
+    /// Clients of HTTP/2, as those of gRPC are: one connection each, left when the server says GOAWAY.
+    fn of_two(clients: usize, address: SocketAddr) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let tasks = (0..clients).map(|client| {
+            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            let two = reqwest::Client::builder().no_proxy().http2_prior_knowledge().pool_idle_timeout(None);
+            let two = two.timeout(DEADLINE).retry(reqwest::retry::never()).build().unwrap();
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    seen.lock().unwrap().sent += 1;
+                    let answer = async {
+                        let answer = two.get(format!("http://{address}/")).send().await?.error_for_status()?;
+                        answer.text().await
+                    };
+                    let answer = answer.await;
+                    {
+                        let mut seen = seen.lock().unwrap();
+                        match answer {
+                            Ok(version) => {
+                                seen.heard.insert((client, version.clone()), clock::now());
+                                seen.last.insert(client, version);
+                            }
+                            Err(e) => seen.lost.push(format!("{} client {client}: {e:?}", clock::now())),
+                        }
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+        });
+        let tasks = tasks.collect();
+        Self { stop, tasks, seen }
+    }
+
     /// Waits until every client hears this version; says when the last one heard another.
     async fn all_hear(&self, version: &str) -> Option<Timestamp> {
         let moved = async {
@@ -160,7 +193,7 @@ async fn pools_that_never_close_and_long_requests() {
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let address = bench.address("web");
     answers(address, "one");
-    let pool = Pool::of(10, address);
+    let (pool, two_pool) = (Pool::of(10, address), Pool::of_two(10, address));
     let socket = upgraded(address);
 
     let second = desired("two", vec![Wanted::web(&two)]);
@@ -190,9 +223,12 @@ async fn pools_that_never_close_and_long_requests() {
     let over = clock::now();
     let flip = progress.switched_at().unwrap();
     let last = pool.all_hear("two").await.unwrap();
+    let last_two = two_pool.all_hear("two").await.unwrap();
     println!(
-        "there: last pinned connection on the old version {} ms after the flip (drain {} ms), release over after {} ms",
+        "there: last pinned connection on the old version {} ms after the flip, of HTTP/2 {} ms (drain {} ms), release over \
+         after {} ms",
         last.duration_since(flip).as_millis(),
+        last_two.duration_since(flip).as_millis(),
         second.drain_timeout.as_millis(),
         over.duration_since(flip).as_millis(),
     );
@@ -207,13 +243,21 @@ async fn pools_that_never_close_and_long_requests() {
     assert_eq!(end.outcome, Ended::Live, "{} {}", end.words, told(&progress));
     let flip = progress.switched_at().unwrap();
     let last = pool.all_hear("one").await.unwrap();
-    println!("back: last pinned connection left {} ms after the flip", last.duration_since(flip).as_millis());
-    let seen = pool.leave().await;
+    let last_two = two_pool.all_hear("one").await.unwrap();
     println!(
-        "{} requests of 10 pooled clients, {} ends of connections, {} lost",
-        seen.sent,
-        seen.ended,
-        seen.lost.len()
+        "back: last pinned connection left {} ms after the flip, of HTTP/2 {} ms",
+        last.duration_since(flip).as_millis(),
+        last_two.duration_since(flip).as_millis()
     );
-    assert!(seen.sent > 1000 && seen.lost.is_empty(), "{} of {}: {:#?}", seen.lost.len(), seen.sent, seen.lost);
+    for (what, pool) in [("HTTP/1.1", pool), ("HTTP/2", two_pool)] {
+        let seen = pool.leave().await;
+        println!(
+            "{what}: {} requests of 10 pooled clients, {} ends of connections, {} lost",
+            seen.sent,
+            seen.ended,
+            seen.lost.len()
+        );
+        let lost = &seen.lost;
+        assert!(seen.sent > 1000 && lost.is_empty(), "{what}: {} of {}: {lost:#?}", lost.len(), seen.sent);
+    }
 }

@@ -16,10 +16,10 @@ use crate::{agent::get, cluster::rig::Net, rollout::stage::Users};
 
 /// When each version was seen last, on fresh connections.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<HashMap<String, Instant>>>);
+pub(super) struct Seen(Arc<Mutex<HashMap<String, Instant>>>);
 
 impl Seen {
-    fn look(&self, address: SocketAddr) -> JoinHandle<()> {
+    pub(super) fn look(&self, address: SocketAddr) -> JoinHandle<()> {
         let seen = self.clone();
         tokio::spawn(async move {
             loop {
@@ -30,7 +30,7 @@ impl Seen {
         })
     }
 
-    fn last(&self, version: &str) -> Option<Instant> {
+    pub(super) fn last(&self, version: &str) -> Option<Instant> {
         self.0.lock().unwrap().get(version).copied()
     }
 }
