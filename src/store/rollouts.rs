@@ -343,11 +343,7 @@ impl Store {
         .bind(ms(now))
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some(row) = row {
-            dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit_shown(tx, row, id, now).await
     }
 
     /// Says why a rollout can't be carried on now; its next claim forgets it.
@@ -364,11 +360,7 @@ impl Store {
         .bind(message)
         .fetch_optional(&mut *tx)
         .await?;
-        if let Some(row) = row {
-            dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
-        }
-        tx.commit().await?;
-        Ok(())
+        commit_shown(tx, row, id, now).await
     }
 
     /// Notes what people asked of a rollout.
@@ -395,6 +387,20 @@ impl Store {
 
 async fn dirty_rollout(tx: &mut Transaction<'static, Sqlite>, repo: RepoId, id: &str, now: Timestamp) -> Result<()> {
     dirty_in(&mut **tx, "rollout", repo, id, now).await
+}
+
+/// Commits a change of a rollout, shown where a row was changed.
+async fn commit_shown(
+    mut tx: Transaction<'static, Sqlite>,
+    changed: Option<SqliteRow>,
+    id: RolloutId,
+    now: Timestamp,
+) -> Result<()> {
+    if let Some(row) = changed {
+        dirty_rollout(&mut tx, RepoId(Of("rollouts", &row).number("repo_id")?), &id.to_string(), now).await?;
+    }
+    tx.commit().await?;
+    Ok(())
 }
 
 fn read(row: &SqliteRow) -> Result<RolloutRow> {

@@ -15,7 +15,7 @@ use crate::{
     domain::{
         config::AppKind,
         ids::Epoch,
-        rollout::{Desired, Effect, Kind as Way, Shape},
+        rollout::{Desired, DesiredApp, Effect, Kind as Way, Shape},
     },
     manifests::{self, Line},
     rollout::TargetError,
@@ -57,6 +57,7 @@ impl KubernetesTarget {
         }
         self.nobody_elses(desired)?;
         self.not_us(desired)?;
+        let mut slots = Vec::new();
         for app in &desired.apps {
             if app.kind == AppKind::Web
                 && manifests::service(put::manifests_of(app)?, &app.name, app.spec.port).is_none()
@@ -72,8 +73,9 @@ impl KubernetesTarget {
                 TargetError::Failed(why) => failed(format!("{}: the cluster refuses its Deployment: {why}", app.name)),
                 other => other,
             })?;
+            slots.push((app, rendered.deployment));
         }
-        self.room(desired).await?;
+        self.room(desired, &slots).await?;
         Ok(Effect::Done)
     }
 
@@ -114,23 +116,19 @@ impl KubernetesTarget {
     }
 
     /// Quotas of the namespace: both slots must fit at once.
-    async fn room(&self, desired: &Desired) -> Result<(), TargetError> {
+    async fn room(&self, desired: &Desired, slots: &[(&DesiredApp, Value)]) -> Result<(), TargetError> {
         let quotas = self.listed("v1", "ResourceQuota", &std::collections::BTreeMap::new()).await.unwrap_or_default();
         if quotas.is_empty() {
             return Ok(());
         }
-        let mut new = Vec::new();
-        for app in desired.apps.iter().filter(|a| a.kind == AppKind::Web) {
+        let new = slots.iter().filter(|(app, _)| {
             let door = self.door(&desired.key, app);
             let found = self.slots(&desired.key, &app.name, door.as_ref(), app.spec.manifests.as_deref());
-            let there = found.iter().any(|f| f.slot == app.slot && f.is_up());
-            if !there {
-                let (_, rendered) = self.rendered(desired, Epoch(0), app)?;
-                new.push((rendered.deployment, self.wanted_size(desired, app)));
-            }
-        }
-        let pods: Vec<_> =
-            new.iter().filter_map(|(d, size)| Some((d.pointer("/spec/template/spec")?, *size))).collect();
+            app.kind == AppKind::Web && !found.iter().any(|f| f.slot == app.slot && f.is_up())
+        });
+        let pods: Vec<_> = new
+            .filter_map(|(app, d)| Some((d.pointer("/spec/template/spec")?, self.wanted_size(desired, app))))
+            .collect();
         for quota in &quotas {
             if let Some(short) = manifests::no_room(quota, &pods) {
                 let more: u32 = pods.iter().map(|(_, size)| size).sum();
@@ -181,7 +179,7 @@ impl KubernetesTarget {
         Ok(all)
     }
 
-    fn live_deployment(&self, desired: &Desired, app: &crate::domain::rollout::DesiredApp) -> Option<Value> {
+    fn live_deployment(&self, desired: &Desired, app: &DesiredApp) -> Option<Value> {
         let door = self.door(&desired.key, app)?;
         let found = self.slots(&desired.key, &app.name, Some(&door), app.spec.manifests.as_deref());
         let Active::Slot(active) = Self::active(&door, &found, app.spec.manifests.as_deref()) else { return None };

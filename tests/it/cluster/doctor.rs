@@ -51,9 +51,9 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
         fs::write(at(name), text).unwrap();
         fs::set_permissions(at(name), fs::Permissions::from_mode(0o600)).unwrap();
     }
-    let target = |name: &str, file: &Path, kinds: &str| {
+    let target = |name: &str, file: &Path| {
         format!(
-            "[targets.{name}]\nkind = \"kubernetes\"\nkubeconfig_file = \"{}\"\nnamespace = \"{}\"\nrepositories = [\"acme/*\"]\n{kinds}",
+            "[targets.{name}]\nkind = \"kubernetes\"\nkubeconfig_file = \"{}\"\nnamespace = \"{}\"\nrepositories = [\"acme/*\"]\n",
             file.display(),
             ns.name
         )
@@ -75,13 +75,13 @@ fn the_doctor_finds_what_is_wrong_and_says_how_to_mend_it() {
             at("app.pem").display(),
             at("secret").display(),
             cluster.docker_host(),
-            target("shop", &kubeconfig, ""),
+            target("shop", &kubeconfig),
             registry(cluster.registry()),
             more.concat()
         );
         fs::write(at("switchover.toml"), text).unwrap();
     };
-    settings(&[target("away", &at("away"), ""), registry("127.0.0.1:1")]);
+    settings(&[target("away", &at("away")), registry("127.0.0.1:1")]);
     until("the right is not there", || !may_patch_services(&ns));
     let (well, said) = doctor(&at("switchover.toml"));
     assert!(!well && said.ends_with("Mend what is wrong above.\n"), "{said}");

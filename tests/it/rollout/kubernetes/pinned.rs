@@ -38,6 +38,13 @@ struct Seen {
     heard: BTreeMap<(usize, String), Timestamp>,
 }
 
+impl Seen {
+    fn hears(&mut self, client: usize, version: String) {
+        self.heard.insert((client, version.clone()), clock::now());
+        self.last.insert(client, version);
+    }
+}
+
 /// Clients with one connection each, which never close it and never try a request twice.
 struct Pool {
     stop: Arc<AtomicBool>,
@@ -67,77 +74,68 @@ async fn ask(connection: &mut TcpStream) -> std::io::Result<(String, bool)> {
 
 impl Pool {
     fn of(clients: usize, address: SocketAddr) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
-        let tasks = (0..clients).map(|client| {
-            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
-            tokio::spawn(async move {
-                let mut open: Option<TcpStream> = None;
-                while !stop.load(Ordering::Relaxed) {
-                    // As every pool does: a connection that was ended while nobody used it is not used again.
-                    let over = open.as_ref().is_some_and(|c| matches!(c.try_read(&mut [0; 1]), Ok(0)));
-                    if over {
-                        open = None;
-                        seen.lock().unwrap().ended += 1;
-                    }
-                    let mut connection = match open.take() {
-                        Some(connection) => connection,
-                        None => TcpStream::connect(address).await.unwrap(),
-                    };
-                    seen.lock().unwrap().sent += 1;
-                    let answer = ask(&mut connection).await;
-                    {
-                        let mut seen = seen.lock().unwrap();
-                        match answer {
-                            Ok((version, ends)) => {
-                                seen.heard.insert((client, version.clone()), clock::now());
-                                seen.last.insert(client, version);
-                                if ends {
-                                    seen.ended += 1;
-                                } else {
-                                    open = Some(connection);
-                                }
-                            }
-                            Err(e) => seen.lost.push(format!("{} client {client}: {e}", clock::now())),
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+        Self::start(clients, |client, stop, seen| async move {
+            let mut open: Option<TcpStream> = None;
+            while !stop.load(Ordering::Relaxed) {
+                // As every pool does: a connection that was ended while nobody used it is not used again.
+                let over = open.as_ref().is_some_and(|c| matches!(c.try_read(&mut [0; 1]), Ok(0)));
+                if over {
+                    open = None;
+                    seen.lock().unwrap().ended += 1;
                 }
-            })
-        });
-        let tasks = tasks.collect();
-        Self { stop, tasks, seen }
+                let mut connection = match open.take() {
+                    Some(connection) => connection,
+                    None => TcpStream::connect(address).await.unwrap(),
+                };
+                seen.lock().unwrap().sent += 1;
+                let answer = ask(&mut connection).await;
+                {
+                    let mut seen = seen.lock().unwrap();
+                    match answer {
+                        Ok((version, ends)) => {
+                            seen.hears(client, version);
+                            if ends {
+                                seen.ended += 1;
+                            } else {
+                                open = Some(connection);
+                            }
+                        }
+                        Err(e) => seen.lost.push(format!("{} client {client}: {e}", clock::now())),
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
     }
 
     /// Clients of HTTP/2, as those of gRPC are: one connection each, left when the server says GOAWAY.
     fn of_two(clients: usize, address: SocketAddr) -> Self {
-        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
-        let tasks = (0..clients).map(|client| {
-            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+        Self::start(clients, |client, stop, seen| async move {
             let two = reqwest::Client::builder().no_proxy().http2_prior_knowledge().pool_idle_timeout(None);
             let two = two.timeout(DEADLINE).retry(reqwest::retry::never()).build().unwrap();
-            tokio::spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    seen.lock().unwrap().sent += 1;
-                    let answer = async {
-                        let answer = two.get(format!("http://{address}/")).send().await?.error_for_status()?;
-                        answer.text().await
-                    };
-                    let answer = answer.await;
-                    {
-                        let mut seen = seen.lock().unwrap();
-                        match answer {
-                            Ok(version) => {
-                                seen.heard.insert((client, version.clone()), clock::now());
-                                seen.last.insert(client, version);
-                            }
-                            Err(e) => seen.lost.push(format!("{} client {client}: {e:?}", clock::now())),
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+            while !stop.load(Ordering::Relaxed) {
+                seen.lock().unwrap().sent += 1;
+                let answer = async {
+                    let answer = two.get(format!("http://{address}/")).send().await?.error_for_status()?;
+                    answer.text().await
+                };
+                match answer.await {
+                    Ok(version) => seen.lock().unwrap().hears(client, version),
+                    Err(e) => seen.lock().unwrap().lost.push(format!("{} client {client}: {e:?}", clock::now())),
                 }
-            })
-        });
-        let tasks = tasks.collect();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    }
+
+    /// So many clients, each of which goes on until it is told to stop.
+    fn start<F>(clients: usize, each: impl Fn(usize, Arc<AtomicBool>, Arc<Mutex<Seen>>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let tasks =
+            (0..clients).map(|client| tokio::spawn(each(client, Arc::clone(&stop), Arc::clone(&seen)))).collect();
         Self { stop, tasks, seen }
     }
 
