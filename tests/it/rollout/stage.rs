@@ -14,6 +14,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use secrecy::SecretString;
 use switchover::{
     agent::Client,
@@ -51,9 +55,11 @@ impl CommandRunner for PlainRunner {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
-                .kill_on_drop(true)
+                .process_group(0)
                 .spawn()
                 .unwrap();
+            // With all that it began: whatever stays has the tests' own output open, and who reads that waits for it.
+            let _group = Group(Pid::from_raw(child.id().unwrap().cast_signed()));
             let mut out = child.stdout.take().unwrap();
             let mut text = String::new();
             let (ok, words) = tokio::select! {
@@ -65,6 +71,15 @@ impl CommandRunner for PlainRunner {
             fs::write(&command.log, &text).unwrap();
             CommandResult { ok, words, tail: text.lines().map(str::to_owned).collect() }
         })
+    }
+}
+
+/// Ended when it is dropped.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = killpg(self.0, Signal::SIGKILL);
     }
 }
 
