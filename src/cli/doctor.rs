@@ -219,7 +219,7 @@ async fn dns(cluster: &Cluster, settings: &ClusterSettings) -> Result<String, St
         };
     }
     let services: kube::Api<k8s_openapi::api::core::v1::Service> =
-        kube::Api::namespaced(cluster.client().clone(), "kube-system");
+        kube::Api::namespaced(cluster.client(), "kube-system");
     match services.get_opt("kube-dns").await.map_err(switchover::cluster::Fault::from) {
         Ok(Some(_)) => Ok("the Service kube-dns is there".to_owned()),
         Ok(None) => Ok("no Service kube-dns in kube-system: it may have another name".to_owned()),

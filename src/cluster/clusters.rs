@@ -1,10 +1,10 @@
 //! The clusters that this server uses, each connected to and watched once.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc};
 
 use tokio::sync::Mutex;
 
-use super::{Cluster, ClusterError, Watched};
+use super::{Cluster, ClusterError, Renewed, Watched};
 use crate::settings::ClusterSettings;
 
 /// All of them, by what the settings say. Cheap to clone.
@@ -13,7 +13,7 @@ pub struct Clusters(Arc<Inner>);
 
 struct Inner {
     owner: String,
-    known: Mutex<HashMap<ClusterSettings, (Option<SystemTime>, Watched)>>,
+    known: Mutex<HashMap<ClusterSettings, Watched>>,
 }
 
 impl Clusters {
@@ -29,12 +29,13 @@ impl Clusters {
     /// [`ClusterError`].
     pub async fn watched(&self, settings: &ClusterSettings) -> Result<Watched, ClusterError> {
         let mut known = self.0.known.lock().await;
-        let written = settings.kubeconfig.as_ref().and_then(|p| std::fs::metadata(p).and_then(|m| m.modified()).ok());
-        if let Some((_, watched)) = known.get(settings).filter(|(at, _)| *at == written) {
+        if let Some(watched) = known.get(settings)
+            && watched.cluster().renew().await? != Renewed::Elsewhere
+        {
             return Ok(watched.clone());
         }
         let watched = Watched::start(Cluster::new(settings, &self.0.owner).await?);
-        known.insert(settings.clone(), (written, watched.clone()));
+        known.insert(settings.clone(), watched.clone());
         Ok(watched)
     }
 }

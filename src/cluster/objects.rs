@@ -93,7 +93,7 @@ impl Cluster {
             },
             None => {
                 let wanted = GroupVersionKind::gvk(group, version, kind);
-                match answered(pinned_kind(self.client(), &wanted)).await? {
+                match answered(pinned_kind(&self.client(), &wanted)).await? {
                     Ok((resource, _)) => resource,
                     Err(kube::Error::Discovery(_)) => {
                         return Err(Fault::Refused(format!("the cluster knows no kind {kind} of {api_version}")));
@@ -102,7 +102,7 @@ impl Cluster {
                 }
             }
         };
-        Ok(Api::namespaced_with(self.client().clone(), self.namespace(), &resource))
+        Ok(Api::namespaced_with(self.client(), self.namespace(), &resource))
     }
 
     async fn door(&self, object: &Value) -> Result<(Api<DynamicObject>, String), Fault> {
@@ -154,7 +154,7 @@ impl Cluster {
     /// # Errors
     /// [`Fault`].
     pub async fn create_namespace(&self, labels: &Value) -> Result<(), Fault> {
-        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client().clone());
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client());
         let object = serde_json::json!({"metadata": {"name": self.namespace(), "labels": labels}});
         let object = serde_json::from_value(object).map_err(|e| Fault::Refused(e.to_string()))?;
         namespaces.create(&PostParams::default(), &object).await?;
@@ -166,7 +166,7 @@ impl Cluster {
     /// # Errors
     /// [`Fault`]; [`Fault::Away`] when it is not gone within the time.
     pub async fn delete_namespace(&self, limit: std::time::Duration) -> Result<(), Fault> {
-        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client().clone());
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client());
         match namespaces.delete(self.namespace(), &DeleteParams::default()).await.map_err(Fault::from) {
             Ok(_) => {}
             Err(Fault::Missing(_)) => return Ok(()),

@@ -129,7 +129,7 @@ impl Cluster {
     /// # Errors
     /// [`Fault`].
     pub async fn missing_of(&self, rules: &[Rule]) -> Result<Vec<String>, Fault> {
-        let reviews: Api<SelfSubjectRulesReview> = Api::all(self.client().clone());
+        let reviews: Api<SelfSubjectRulesReview> = Api::all(self.client());
         let review = SelfSubjectRulesReview {
             spec: SelfSubjectRulesReviewSpec { namespace: Some(self.namespace().to_owned()) },
             ..SelfSubjectRulesReview::default()
@@ -181,7 +181,7 @@ impl Cluster {
             spec: SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None },
             ..SelfSubjectAccessReview::default()
         };
-        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client().clone());
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client());
         let answer = answered(reviews.create(&PostParams::default(), &review)).await??;
         Ok(answer.status.is_some_and(|s| s.allowed))
     }
@@ -197,7 +197,7 @@ impl Cluster {
         if kinds.is_empty() {
             return Ok(Kinds::default());
         }
-        let known = answered(Discovery::new(self.client().clone()).run()).await??;
+        let known = answered(Discovery::new(self.client()).run()).await??;
         let all: Vec<_> =
             known.groups().flat_map(|g| g.recommended_resources()).map(|(resource, _)| resource).collect();
         let mut missing = Kinds::default();

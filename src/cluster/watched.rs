@@ -359,11 +359,18 @@ impl Feed {
     }
 }
 
+async fn with_newest_credentials(kind: Kind, cluster: &Cluster) -> Api<DynamicObject> {
+    if let Err(error) = cluster.renew().await {
+        tracing::warn!(%error, "the kubeconfig was changed and can't be read; the old one stays in use");
+    }
+    Api::namespaced_with(cluster.watcher(), cluster.namespace(), &kind.resource())
+}
+
 /// Lists and watches one kind for ever ("Kubernetes API Concepts", "Efficient detection of changes").
 async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
-    let api: Api<DynamicObject> = Api::namespaced_with(cluster.client().clone(), cluster.namespace(), &kind.resource());
     let mut pause = PAUSE.0;
     loop {
+        let api = with_newest_credentials(kind, &cluster).await;
         let params = ListParams { label_selector: kind.labels(), ..ListParams::default() };
         let listed = answered(api.list(&params)).await.and_then(|l| Ok(l?));
         let mut version = match listed {
@@ -380,6 +387,7 @@ async fn follow(kind: Kind, cluster: Cluster, feed: Feed) {
             }
         };
         loop {
+            let api = with_newest_credentials(kind, &cluster).await;
             let asked = WatchParams { label_selector: kind.labels(), ..WatchParams::default() }.timeout(WATCH_SECONDS);
             let end = match answered(api.watch(&asked, &version)).await.and_then(|w| Ok(w?)) {
                 Ok(events) => {

@@ -102,6 +102,7 @@ pub(super) async fn cluster_target(
         logins: Logins::new(engine.settings.registries.clone()),
         runner,
         settle: kubernetes::SETTLE,
+        balancer_settle: kubernetes::BALANCER_SETTLE,
     }))
 }
 

@@ -6,6 +6,7 @@
 //! * [`tie`]: which objects belong to which app; hand-written pairs by their shape.
 //! * [`slot`], [`service`], [`command`]: what is applied for one slot; [`plain`]: for an app without manifests.
 //! * [`diff`]: what an apply would change.
+//! * [`nodes`]: Services that don't find every pod from everywhere.
 //! * [`needs`]: whether the namespace's quotas have room.
 //! * [`health`]: why a pod is not ready, in words.
 //!
@@ -18,6 +19,7 @@ pub mod health;
 mod look;
 pub mod names;
 pub mod needs;
+pub mod nodes;
 pub mod object;
 mod pair;
 pub mod plain;
@@ -34,6 +36,7 @@ pub use diff::{Line, difference, title};
 pub use health::{why, why_no_pods};
 pub use names::{label, object_name};
 pub use needs::{Short, no_room};
+pub use nodes::{keeps_to_nodes, leads_to, lists_pods, stay_near};
 pub use object::{Object, Refusal};
 pub use plain::{Plain, made_up};
 pub use policy::{managed_by_other, refuse};

@@ -27,12 +27,12 @@ pub struct Short {
 }
 
 /// The first resource of `quota` that has no room for these pods beside what runs: templates' `spec`, and how many of
-/// each.
+/// each; fewer than none of those that go for them.
 ///
 /// A quota for some pods only (with scopes) is passed over, and so is what a template does not say: admission decides on
 /// those, and a guess would refuse what fits.
 #[must_use]
-pub fn no_room(quota: &Value, pods: &[(&Value, u32)]) -> Option<Short> {
+pub fn no_room(quota: &Value, pods: &[(&Value, i64)]) -> Option<Short> {
     let scoped =
         ["/spec/scopes", "/spec/scopeSelector"].iter().any(|at| quota.pointer(at).is_some_and(|s| !s.is_null()));
     if scoped {

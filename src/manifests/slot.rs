@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     EPOCH, SLOT,
-    look::{self, containers_mut, list, map_at, text, texts},
+    look::{self, containers_mut, list, map_at, text},
     names::{self, DEPLOYMENT, with_ending},
 };
 use crate::domain::{
@@ -310,34 +310,46 @@ fn content(config: &Value) -> String {
 }
 
 /// Budgets over this slot's pods alone: together, two slots could not be drained, or one could be drained whole.
+/// A budget over two releases would let the one that serves be drained to its last pod; a pod under two can't be evicted.
 fn budgets(manifests: &AppManifests, order: &SlotOrder, labels: &BTreeMap<String, String>) -> Vec<Value> {
     let mut all = Vec::new();
     for budget in &manifests.budgets {
         let mut copy = budget.clone();
         super::read::strip(&mut copy);
         let name = text(budget, "/metadata/name").to_owned();
-        let new = match &manifests.shape {
-            Shape::One { .. } => {
-                let own = BTreeMap::from([(SLOT.to_owned(), names::label(order.slot.as_str()))]);
-                put_texts(&mut copy, "/spec/selector/matchLabels", &own);
-                with_ending(&name, order.slot.as_str(), 253)
-            }
-            Shape::Pair { label, .. } => {
-                let colour = order.colour.clone().unwrap_or_default();
-                match texts(budget, "/spec/selector/matchLabels").get(label) {
-                    Some(of) if *of == colour => name,
-                    Some(_) => continue,
-                    None => {
-                        let own = BTreeMap::from([(label.clone(), colour.clone())]);
-                        put_texts(&mut copy, "/spec/selector/matchLabels", &own);
-                        with_ending(&name, &colour, 253)
-                    }
-                }
-            }
+        let narrowed = |to: (String, String), name: String, labels: &BTreeMap<String, String>| {
+            let mut copy = copy.clone();
+            put_texts(&mut copy, "/spec/selector/matchLabels", &BTreeMap::from([to]));
+            map_at(&mut copy, "/metadata").insert("name".to_owned(), name.into());
+            put_texts(&mut copy, "/metadata/labels", labels);
+            copy
         };
-        map_at(&mut copy, "/metadata").insert("name".to_owned(), new.into());
-        put_texts(&mut copy, "/metadata/labels", labels);
-        all.push(copy);
+        let (label, workloads) = match &manifests.shape {
+            Shape::One { .. } => {
+                let slot = names::label(order.slot.as_str());
+                let name = with_ending(&name, order.slot.as_str(), 253);
+                all.push(narrowed((SLOT.to_owned(), slot), name, labels));
+                continue;
+            }
+            Shape::Pair { label, workloads } => (label, workloads),
+        };
+        // They go on with the pair, and not with a slot of it.
+        let labels = &order.labels;
+        let over = |w: &Value| {
+            let selector = budget.pointer("/spec/selector").unwrap_or(&Value::Null);
+            look::label_selector(selector, &look::pod_labels(w))
+        };
+        let covered: Vec<&String> = workloads.iter().filter(|(_, w)| over(w)).map(|(colour, _)| colour).collect();
+        if covered.len() < 2 {
+            put_texts(&mut copy, "/metadata/labels", labels);
+            all.push(copy);
+            continue;
+        }
+        // Both at once: the author's own is narrowed to the first, which may be the one that serves or not.
+        for (at, colour) in covered.into_iter().enumerate() {
+            let name = if at == 0 { name.clone() } else { with_ending(&name, colour, 253) };
+            all.push(narrowed((label.clone(), colour.clone()), name, labels));
+        }
     }
     all
 }

@@ -103,7 +103,7 @@ impl Held {
             + 'static,
         T::DynamicType: Default,
     {
-        let api: Api<T> = Api::namespaced(self.cluster.client().clone(), self.cluster.namespace());
+        let api: Api<T> = Api::namespaced(self.cluster.client(), self.cluster.namespace());
         let making = async move {
             let params =
                 PostParams { field_manager: Some(crate::cluster::MANAGER.to_owned()), ..PostParams::default() };
@@ -114,7 +114,7 @@ impl Held {
 
     /// Makes the step's Job. One of an earlier attempt that has its name goes first: there are never two.
     pub(super) async fn job(&self, job: Job) -> Result<Job, Fault> {
-        let jobs: Api<Job> = Api::namespaced(self.cluster.client().clone(), self.cluster.namespace());
+        let jobs: Api<Job> = Api::namespaced(self.cluster.client(), self.cluster.namespace());
         let name = job.name_any();
         for _ in 0..GOING {
             match self.make(job.clone()).await {
@@ -188,7 +188,7 @@ async fn remove(
     grace: u32,
     fits: impl Fn(&BTreeMap<String, String>) -> bool,
 ) -> Result<usize, Fault> {
-    let jobs: Api<Job> = Api::namespaced(cluster.client().clone(), cluster.namespace());
+    let jobs: Api<Job> = Api::namespaced(cluster.client(), cluster.namespace());
     let found = jobs.list(&ListParams::default().labels(selector)).await.map_err(Fault::from)?;
     let mut count = 0;
     for job in found.items.iter().filter(|j| fits(j.labels())) {
@@ -212,7 +212,7 @@ async fn remove_pods(
     grace: u32,
     fits: impl Fn(&BTreeMap<String, String>) -> bool,
 ) -> Result<usize, Fault> {
-    let pods: Api<Pod> = Api::namespaced(cluster.client().clone(), cluster.namespace());
+    let pods: Api<Pod> = Api::namespaced(cluster.client(), cluster.namespace());
     let found = pods.list(&ListParams::default().labels(selector)).await.map_err(Fault::from)?;
     let mut count = 0;
     for pod in found.items.iter().filter(|p| fits(p.labels())) {

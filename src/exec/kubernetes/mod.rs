@@ -204,10 +204,10 @@ impl Inner {
     }
 
     fn pods(&self) -> Api<Pod> {
-        Api::namespaced(self.cluster.client().clone(), self.cluster.namespace())
+        Api::namespaced(self.cluster.client(), self.cluster.namespace())
     }
 
     fn jobs(&self) -> Api<Job> {
-        Api::namespaced(self.cluster.client().clone(), self.cluster.namespace())
+        Api::namespaced(self.cluster.client(), self.cluster.namespace())
     }
 }

@@ -142,7 +142,7 @@ impl<'a> Waiting<'a> {
             return Err(ExecError::PodLost("somebody deleted its Job".into()).into());
         };
         let uid = job.uid().unwrap_or_default();
-        let events: Api<Event> = Api::namespaced(self.inner.cluster.client().clone(), self.inner.cluster.namespace());
+        let events: Api<Event> = Api::namespaced(self.inner.cluster.client(), self.inner.cluster.namespace());
         let of_job = ListParams::default().fields(&format!("involvedObject.uid={uid},reason=FailedCreate"));
         let Some(why) = events
             .list(&of_job)

@@ -332,15 +332,18 @@ pub(super) fn budgets<'o>(
         manifests.budgets.push(budget.value.clone());
         if let Some(pair) = &of.unit.pair
             && !selects_label(budget, &pair.label)
+            && let Some(first) = pair.values.iter().min()
         {
             tied.warnings.push(format!(
-                "{}: PodDisruptionBudget {} counts {} and {} together. A copy for each is applied in its place: remove the \
-                 old one with `kubectl delete pdb {}`.",
+                "{}: PodDisruptionBudget {} counts {} and {} together, so nodes could be drained of all that serves: it is \
+                 applied with `{}: {}`, and a copy of it for {}.",
                 budget.at(),
                 shown(budget.name()),
                 pair.values[0],
                 pair.values[1],
-                budget.name()
+                pair.label,
+                first,
+                if *first == pair.values[0] { &pair.values[1] } else { &pair.values[0] },
             ));
         }
     }

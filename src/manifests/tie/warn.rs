@@ -10,6 +10,7 @@ use crate::{
     },
     manifests::{
         look::{self, list, template_pointer, text},
+        nodes::{keeps_to_nodes, leads_to, lists_pods},
         object::Object,
     },
 };
@@ -155,13 +156,23 @@ pub(super) fn warn(of: &Of<'_, '_>, manifests: &AppManifests, objects: &[&Object
             tell(&at, words);
         }
     }
-    if let Some(service) = of.service
-        && text(&service.value, "/spec/externalTrafficPolicy") == "Local"
-    {
+    let Some(service) = of.service else { return };
+    if let Some(field) = keeps_to_nodes(&service.value) {
         tied.warnings.push(format!(
-            "{}: `externalTrafficPolicy: Local` leaves it to the load balancer to notice on which nodes the new release \
-             is: the switch takes as long as its health checks. Remove the line, unless the clients' addresses are needed.",
-            service.at_value("/spec/externalTrafficPolicy")
+            "{}: `{field}: Local` answers a request only on a node with a pod of the app: a release waits until its pods \
+             are on every node where those of the release before are. Remove the line, unless the clients' addresses are \
+             needed.",
+            service.at_value(&format!("/spec/{field}"))
         ));
+    }
+    let doors = objects.iter().filter(|o| leads_to(&o.value, service.name()));
+    for door in doors.copied().chain([service]) {
+        if let Some(key) = lists_pods(&door.value) {
+            tied.warnings.push(format!(
+                "{}: `{key}` makes the load balancer send requests to pods from a list of its own, which follows a switch, \
+                 and a way back, in its own time (a minute or more). The old pods stay for as long.",
+                door.at()
+            ));
+        }
     }
 }

@@ -13,9 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     KubernetesTarget, failed,
     look::{
-        Active, Door, annotation, is_ending, is_ready, name, object_label, pair_label, replicas, selects, text, texts,
+        Active, Door, annotation, is_ending, is_ready, name, object_label, pair_label, replicas, selects, slot_of,
+        text, texts,
     },
     names,
+    observe::left_nodes,
     perform::pointer_to,
     put,
 };
@@ -176,16 +178,14 @@ impl KubernetesTarget {
         let slot = first_slot(live)?;
         let labels = names::labels(self.cluster(), &desired.key, &app.name, names::SLOT_KIND);
         let mut copy = manifests::adopt(live, &slot, &labels).map_err(failed)?;
-        let ready = self
-            .watched()
-            .all(Kind::Pod)
-            .iter()
-            .filter(|p| {
-                is_ready(p) && selects(&texts(live, "/spec/selector/matchLabels"), &texts(p, "/metadata/labels"))
-            })
-            .count();
+        let ready = self.pods_before(live).iter().filter(|p| is_ready(p)).count();
         let copies = replicas(live).max(u32::try_from(ready).unwrap_or(1)).max(1);
         copy["spec"]["replicas"] = json!(copies);
+        if manifests::keeps_to_nodes(&door.object).is_some() {
+            let labels = live.pointer("/spec/selector/matchLabels");
+            let not_ours = json!([{"key": SLOT, "operator": "DoesNotExist"}]);
+            manifests::stay_near(&mut copy, &json!({"matchLabels": labels, "matchExpressions": not_ours}));
+        }
         tracing::info!(service = door.name(), deployment = name(live), %slot, "the live Deployment becomes the first slot");
         self.record_what_stands(&desired.key, app, &slot, name(&copy), Some(door)).await?;
         let made = self.cluster().apply(&copy).await?;
@@ -202,14 +202,17 @@ impl KubernetesTarget {
             let (pods, _) = self.pods(first);
             let reached = self.endpoints(door.name());
             let up = pods.iter().filter(|p| is_ready(p) && reached.contains(text(p, "/metadata/uid"))).count();
-            if up >= copies as usize {
+            let left = left_nodes(door, &self.pods_before(live), &pods);
+            if up >= copies as usize && left.is_none() {
                 break;
             }
             let why = || {
+                let room = || "is there room for twice the size?".to_owned();
                 format!(
-                    "a copy of the live Deployment {} does not get ready as the first slot ({up} of {copies}): is there room for \
-                 twice the size? Nothing that serves was touched",
-                    name(live)
+                    "a copy of the live Deployment {} does not get ready as the first slot ({up} of {copies}): {}. Nothing \
+                     that serves was touched",
+                    name(live),
+                    left.clone().unwrap_or_else(room),
                 )
             };
             let given_up = tokio::select! {
@@ -232,6 +235,14 @@ impl KubernetesTarget {
         self.retire_plain(desired, app, door, stop).await
     }
 
+    /// The pods of a plain Deployment: its labels catch those of its copy too.
+    fn pods_before(&self, plain: &Value) -> Vec<Object> {
+        let labels = texts(plain, "/spec/selector/matchLabels");
+        let mut pods = self.watched().all(Kind::Pod);
+        pods.retain(|p| selects(&labels, &texts(p, "/metadata/labels")) && slot_of(p, "/metadata").is_none());
+        pods
+    }
+
     /// The end of taking over a plain Deployment, once its Service leads to the copy alone: its autoscaler follows, and it is
     /// stopped when every node's proxy had time to follow.
     async fn retire_plain(
@@ -248,13 +259,15 @@ impl KubernetesTarget {
         {
             self.cluster().apply(&scaler).await?;
         }
-        let deadline = tokio::time::Instant::now() + self.config.settle + desired.start_timeout;
+        let settled = self.config.settle.max(self.config.balancer_settle);
+        let deadline = tokio::time::Instant::now() + settled + desired.start_timeout;
+        let manifests = app.spec.manifests.as_deref();
         let mut changes = self.watched().changes();
         let slot = loop {
             changes.mark_unchanged();
             let found = self.slots(&desired.key, &app.name, Some(&door), None);
             if let Active::Slot(slot) = Self::active(&door, &found, None)
-                && found.iter().any(|f| f.slot == slot && self.settled(&door, f))
+                && found.iter().any(|f| f.slot == slot && self.settled(&door, f, manifests))
             {
                 break slot;
             }

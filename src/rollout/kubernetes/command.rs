@@ -189,7 +189,7 @@ impl KubernetesTarget {
         });
         let started =
             terminated.and_then(|t| text(t, "/startedAt").parse::<Timestamp>().ok()).unwrap_or_else(clock::now);
-        let api: Api<Pod> = Api::namespaced(self.cluster().client().clone(), self.cluster().namespace());
+        let api: Api<Pod> = Api::namespaced(self.cluster().client(), self.cluster().namespace());
         let params = LogParams { timestamps: true, limit_bytes: Some(OUTPUT_LIMIT), ..LogParams::default() };
         let mut tail = std::collections::VecDeque::new();
         let kept = async {

@@ -64,10 +64,16 @@ pub struct KubernetesConfig {
     pub runner: Option<Arc<dyn CommandRunner>>,
     /// After a flip, every node's proxy has so long to follow: [`SETTLE`].
     pub settle: Duration,
+    /// The same of a load balancer that keeps a list of pods of its own: [`BALANCER_SETTLE`].
+    pub balancer_settle: Duration,
 }
 
 /// kube-proxy bundles changes: in large clusters a node may follow so much later ("kube-proxy", `minSyncPeriod`).
 pub const SETTLE: Duration = Duration::from_secs(10);
+
+/// New pods must be taken into its list and pass its health checks twice, 15 s apart, before it asks them, and it goes on
+/// asking the old ones until then ("AWS Load Balancer Controller: annotations", health check defaults).
+pub const BALANCER_SETTLE: Duration = Duration::from_secs(90);
 
 /// The target.
 pub struct KubernetesTarget {

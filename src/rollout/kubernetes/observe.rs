@@ -1,7 +1,7 @@
 //! What is live, as a rollout needs it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::PoisonError,
     time::{Duration, Instant},
@@ -86,10 +86,17 @@ impl KubernetesTarget {
             let new = slot.slot == app.slot && !is_active;
             // The way back must bear what the new slot bears by now.
             let least = if !is_active && app.kind == AppKind::Web { size } else { 0 };
-            let seen = self.slot(desired, app, door, slot, is_active, new, least).await;
+            let mut seen = self.slot(desired, app, door, slot, is_active, new, least).await;
+            if new
+                && desired.kind == Way::Release
+                && seen.full()
+                && let Some(words) = live.and_then(|live| left_nodes(door, &self.pods(live).0, &self.pods(slot).0))
+            {
+                seen = ObservedSlot { ready: 0, ready_since: None, why: Some(words), ..seen };
+            }
             slots.insert(slot.slot.clone(), seen);
         }
-        let settled = !door.web || live.is_none_or(|live| self.settled(door, live));
+        let settled = !door.web || live.is_none_or(|live| self.settled(door, live, manifests));
         let handover = self.in_handover(manifests);
         let behind = annotation(&door.object, names::BEHIND).is_some();
         ObservedApp { active, drift, settled, handover, behind, slots }
@@ -187,8 +194,9 @@ impl KubernetesTarget {
         }
     }
 
-    /// Whether everybody is led to the live slot's pods alone: the endpoints say so, and every node had time to follow.
-    pub(super) fn settled(&self, door: &Door, live: &Found) -> bool {
+    /// Whether everybody is led to the live slot's pods alone: the endpoints say so, and every node had time to follow, and
+    /// a load balancer with a list of its own.
+    pub(super) fn settled(&self, door: &Door, live: &Found, manifests: Option<&AppManifests>) -> bool {
         let reached = self.endpoints(door.name());
         let pods = self.pods(live).0;
         let ours = reached.iter().all(|uid| pods.iter().any(|p| text(p, "/metadata/uid") == uid));
@@ -202,7 +210,11 @@ impl KubernetesTarget {
         let known = led.get(door.name()).filter(|(of, _)| *of == flip).map_or_else(clock::now, |(_, since)| *since);
         led.insert(door.name().to_owned(), (flip, known));
         let since = self.follows_since().map_or(known, |at| at.max(known));
-        clock::now() >= after(since, self.config.settle)
+        let ways_in = manifests.map(|m| m.shared.as_slice()).unwrap_or_default();
+        let mut ways_in = ways_in.iter().filter(|o| manifests::leads_to(o, door.name()));
+        let listed = manifests::lists_pods(&door.object).is_some()
+            || ways_in.any(|ingress| manifests::lists_pods(ingress).is_some());
+        clock::now() >= after(since, if listed { self.config.balancer_settle } else { self.config.settle })
     }
 
     /// Since when the nodes follow again what the API server was told, if it was away.
@@ -267,7 +279,7 @@ impl KubernetesTarget {
         // One that ended and was not started again is the last run itself; else the run before it is meant.
         let previous = bad.pointer("/state/terminated").is_none() && number(bad, "/restartCount").unwrap_or(0) > 0;
         let pods: kube::Api<k8s_openapi::api::core::v1::Pod> =
-            kube::Api::namespaced(self.cluster().client().clone(), self.cluster().namespace());
+            kube::Api::namespaced(self.cluster().client(), self.cluster().namespace());
         let params = kube::api::LogParams {
             container: Some(text(bad, "/name").to_owned()),
             previous,
@@ -349,6 +361,25 @@ impl KubernetesTarget {
         }
         targets
     }
+}
+
+/// Nodes where requests are answered now and would be dropped after the flip, in words. Only where a request stays on the
+/// node that it came to.
+pub(super) fn left_nodes(door: &Door, serve: &[Object], follow: &[Object]) -> Option<String> {
+    let field = manifests::keeps_to_nodes(&door.object)?;
+    let nodes = |pods: &[Object]| -> BTreeSet<String> {
+        pods.iter().filter(|p| is_ready(p)).map(|p| text(p, "/spec/nodeName").to_owned()).collect()
+    };
+    let left: Vec<String> = nodes(serve).difference(&nodes(follow)).cloned().collect();
+    let on = match left.as_slice() {
+        [] => return None,
+        [one] => format!("the node {one}"),
+        several => format!("the nodes {}", several.join(", ")),
+    };
+    Some(format!(
+        "its pods are ready, and none is on {on}, where the release before answers: with `{field}: Local` requests that come \
+         to there would be dropped. Make room there, add copies, or remove that line"
+    ))
 }
 
 /// So long after an outage a node's proxy may try again for the last time: its pauses double from 0.8 s up to 30 s, each by

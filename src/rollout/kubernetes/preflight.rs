@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     KubernetesTarget, failed,
-    look::{Active, name, selects, text, texts},
+    look::{Active, name, number, selects, text, texts},
     put,
     record::Record,
 };
@@ -121,17 +121,26 @@ impl KubernetesTarget {
         if quotas.is_empty() {
             return Ok(());
         }
-        let new = slots.iter().filter(|(app, _)| {
+        let (mut pods, mut more, mut gone) = (Vec::new(), 0, Vec::new());
+        for (app, wanted) in slots.iter().filter(|(app, _)| app.kind == AppKind::Web) {
             let door = self.door(&desired.key, app);
             let found = self.slots(&desired.key, &app.name, door.as_ref(), app.spec.manifests.as_deref());
-            app.kind == AppKind::Web && !found.iter().any(|f| f.slot == app.slot && f.is_up())
-        });
-        let pods: Vec<_> = new
-            .filter_map(|(app, d)| Some((d.pointer("/spec/template/spec")?, self.wanted_size(desired, app))))
-            .collect();
+            if found.iter().any(|f| f.slot == app.slot && f.is_up()) {
+                continue;
+            }
+            let size = self.wanted_size(desired, app);
+            more += size;
+            pods.extend(wanted.pointer("/spec/template/spec").map(|pod| (pod, i64::from(size))));
+            // Those of the idle one of a pair end as the new ones start.
+            let colour = self.colour(desired, app)?;
+            gone.extend(found.into_iter().filter(|f| colour.is_some() && f.colour == colour).map(|f| f.deployment));
+        }
+        for idle in &gone {
+            let running = number(idle, "/status/replicas").unwrap_or(0);
+            pods.extend(idle.pointer("/spec/template/spec").map(|pod| (pod, -i64::from(running))));
+        }
         for quota in &quotas {
             if let Some(short) = manifests::no_room(quota, &pods) {
-                let more: u32 = pods.iter().map(|(_, size)| size).sum();
                 return Err(failed(format!(
                     "no room for two slots side by side: the quota {} allows {} {} and has {} in use, too little for {more} more \
                      {}",

@@ -122,8 +122,21 @@ impl KubernetesTarget {
         app: &DesiredApp,
     ) -> Result<(SlotOrder, Rendered), TargetError> {
         let order = self.order(desired, epoch, app, Some(self.wanted_size(desired, app)))?;
-        let rendered = manifests::render(manifests_of(app)?, &order).map_err(failed)?;
+        let mut rendered = manifests::render(manifests_of(app)?, &order).map_err(failed)?;
+        if let Some(live) = self.nodes_kept_to(desired, app) {
+            manifests::stay_near(&mut rendered.deployment, &live);
+        }
         Ok((order, rendered))
+    }
+
+    /// What selects the pods that serve now, if the new ones must be on the same nodes.
+    fn nodes_kept_to(&self, desired: &Desired, app: &DesiredApp) -> Option<Value> {
+        let door = self.door(&desired.key, app)?;
+        manifests::keeps_to_nodes(&door.object)?;
+        let found = self.slots(&desired.key, &app.name, Some(&door), app.spec.manifests.as_deref());
+        let Active::Slot(active) = Self::active(&door, &found, app.spec.manifests.as_deref()) else { return None };
+        let live = found.iter().find(|f| f.slot == active && f.slot != app.slot)?;
+        live.deployment.pointer("/spec/selector").cloned()
     }
 
     /// What pods of the release need before they start: logins, secrets, configuration.

@@ -254,16 +254,9 @@ fn itself_as_a_worker(outside: &Outside, installed: &Installed<'_>, server: Sock
         ],
         "the next server",
     );
-    let said = || installed.kubectl(&["logs", "--tail=25", "-l", "app.kubernetes.io/name=switchover"]);
-    outside.wait("the next server's deployment", said, |m| {
-        let of = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == next);
-        let states: Vec<_> = of.map(|d| d.state().to_owned()).collect();
-        let over = states.iter().any(|s| matches!(s.as_str(), "success" | "failure" | "error"));
-        over.then(|| assert_eq!(states, ["success"], "{}", said()))
-    });
+    ends(outside, installed, &next, "success");
     println!("released itself after {:.1} s", begun.elapsed().as_secs_f64());
-    let template = "go-template={{range .items}}{{.metadata.name}} {{.spec.replicas}}{{\"\\n\"}}{{end}}";
-    let deployments = installed.kubectl(&["get", "deployments", "-o", template]);
+    let deployments = deployments(installed);
     let (up, down): (Vec<_>, Vec<_>) = deployments.lines().partition(|line| line.ends_with(" 1"));
     assert_eq!(down, ["switchover 0"], "{deployments}");
     let [up] = up[..] else { panic!("{deployments}") };
@@ -272,4 +265,44 @@ fn itself_as_a_worker(outside: &Outside, installed: &Installed<'_>, server: Sock
     assert_eq!(installed.kubectl(&["exec", &next, "--", "sha256sum", path]), key, "the same data");
     assert!(installed.kubectl(&["exec", &next, "--", "env"]).contains("NEXT=1"));
     until("it answers", || super::rig::fresh(server, "/readyz").is_ok());
+    one_that_does_not_start(outside, installed, server, &next);
+}
+
+/// Each Deployment with its wanted size.
+fn deployments(installed: &Installed<'_>) -> String {
+    let template = "go-template={{range .items}}{{.metadata.name}} {{.spec.replicas}}{{\"\\n\"}}{{end}}";
+    installed.kubectl(&["get", "deployments", "-o", template])
+}
+
+/// Waits until the only deployment of a commit ends, which must be so.
+fn ends(outside: &Outside, installed: &Installed<'_>, sha: &str, how: &str) {
+    let said = || installed.kubectl(&["logs", "--tail=25", "-l", "app.kubernetes.io/name=switchover"]);
+    outside.wait(&format!("the deployment of {}", &sha[..7]), said, |m| {
+        let of = m.repo(OWNER, NAME)?.deployments.values().filter(|d| d.sha == sha);
+        let states: Vec<_> = of.map(|d| d.state().to_owned()).collect();
+        let over = states.iter().any(|s| matches!(s.as_str(), "success" | "failure" | "error"));
+        over.then(|| assert_eq!(states, [how], "{}", said()))
+    });
+}
+
+/// The next one can't start: a person starts the one before again, which calls the release failed and goes on serving.
+fn one_that_does_not_start(outside: &Outside, installed: &Installed<'_>, server: SocketAddr, serves: &str) {
+    let recipe = format!("FROM {}/switchover\nENV SWITCHOVER_EXECUTOR=nonsense\n", installed.0.registry());
+    let broken = outside.push("ops", &[("Dockerfile", &recipe)], "a server that does not start");
+    until("it hands over", || deployments(installed).lines().any(|d| d == serves.replace("deployment/", "") + " 0"));
+    let its_pods = || installed.kubectl(&["get", "pods", "-o", "name"]);
+    let before = serves.replace("deployment/", "pod/");
+    until("its pod ends", || !its_pods().lines().any(|pod| pod.starts_with(&before)));
+    installed.kubectl(&["scale", serves, "--replicas=1"]);
+    ends(outside, installed, &broken, "failure");
+    until("it answers", || super::rig::fresh(server, "/readyz").is_ok());
+    let left = deployments(installed);
+    let up: Vec<_> = left.lines().filter(|line| !line.ends_with(" 0")).collect();
+    assert_eq!(up, [serves.replace("deployment/", "") + " 1"], "{left}");
+    let words = outside.wait("why", String::new, |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&broken);
+        let check = checks.into_iter().find(|c| c.name == "deploy (switchover)" && c.status == "completed")?;
+        Some(format!("{:?}", check.output))
+    });
+    assert!(words.contains("was started again: the next one did not come up"), "{words}");
 }

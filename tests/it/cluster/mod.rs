@@ -5,3 +5,4 @@ mod doctor;
 mod inside;
 mod proof;
 pub mod rig;
+mod watching;

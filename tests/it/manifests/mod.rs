@@ -3,6 +3,7 @@
 mod anything;
 mod differences;
 mod needs;
+mod nodes;
 mod policy;
 mod reading;
 mod slots;

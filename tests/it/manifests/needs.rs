@@ -20,7 +20,7 @@ fn pods_beside_those_that_run_fit_or_not() {
     whole["resources"] = json!({"requests": {"cpu": "2"}});
     let mut heavy = half.clone();
     heavy["overhead"] = json!({"cpu": "100m"});
-    let cases: [(&str, Value, &Value, u32, bool); 19] = [
+    let cases: [(&str, Value, &Value, i64, bool); 19] = [
         ("just", quota("requests.cpu", "2", "1"), &half, 2, true),
         ("one too many", quota("requests.cpu", "2", "1"), &half, 3, false),
         ("the short name", quota("cpu", "2000m", "1500m"), &half, 2, false),
@@ -49,8 +49,10 @@ fn pods_beside_those_that_run_fit_or_not() {
     assert_eq!(no_room(&some, &[(&half, 1)]), None, "it is for some pods only");
     let short = no_room(&quota("cpu", "1", "0.5"), &[(&half, 1), (&two, 1)]).unwrap();
     assert_eq!((short.resource.as_str(), short.hard.as_str(), short.used.as_str()), ("cpu", "1", "0.5"));
+    assert_eq!(no_room(&quota("pods", "4", "4"), &[(&half, 2), (&two, -2)]), None, "as many go");
+    assert!(no_room(&quota("pods", "4", "4"), &[(&half, 2), (&two, -1)]).is_some());
     // Whatever stands there.
     for pod in [json!(null), json!([]), json!({"containers": {"a": 1}, "initContainers": "x", "overhead": 3})] {
-        assert_eq!(no_room(&quota("cpu", "1", "1"), &[(&pod, u32::MAX)]), None);
+        assert_eq!(no_room(&quota("cpu", "1", "1"), &[(&pod, i64::from(u32::MAX))]), None);
     }
 }

@@ -233,7 +233,9 @@ fn budgets_count_one_slot() {
         .map(|b| format!("{} {}", title(b), b["spec"]["selector"]["matchLabels"]))
         .collect();
     insta::assert_snapshot!(names.join("\n"), @r#"
+    PodDisruptionBudget both {"app":"shop","slot":"blue"}
     PodDisruptionBudget both-green {"app":"shop","slot":"green"}
+    PodDisruptionBudget for-blue {"app":"shop","slot":"blue"}
     PodDisruptionBudget for-green {"app":"shop","slot":"green"}
     "#);
 }

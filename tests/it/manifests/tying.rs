@@ -362,7 +362,7 @@ fn warnings_have_the_line_to_write() {
     warning: k8s/a.yaml:13: the container `shop` has no readiness probe: one is made that asks for /health. Better, write there: `readinessProbe: {httpGet: {path: /health, port: 8080}}`.
     warning: k8s/a.yaml:9: `terminationGracePeriodSeconds: 0` cuts every request that is being answered when a pod ends. Write the longest request in its place: `terminationGracePeriodSeconds: 40`.
     warning: k8s/a.yaml:13: the container `shop` has no `preStop`: a pod that ends still gets requests for a moment. Write there: `lifecycle: {preStop: {sleep: {seconds: 5}}}` (before Kubernetes 1.30: `{preStop: {exec: {command: [sleep, "5"]}}}`).
-    warning: k8s/a.yaml:21: `externalTrafficPolicy: Local` leaves it to the load balancer to notice on which nodes the new release is: the switch takes as long as its health checks. Remove the line, unless the clients' addresses are needed.
+    warning: k8s/a.yaml:21: `externalTrafficPolicy: Local` answers a request only on a node with a pod of the app: a release waits until its pods are on every node where those of the release before are. Remove the line, unless the clients' addresses are needed.
     note: shop: Secret `by-hand` is named by its pods and is not among the manifests: taken as it stands in the namespace, and no part of the release
     "#);
     let budget = "---\napiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: shop}\nspec: {minAvailable: 1, selector: {matchLabels: {app: shop}}}\n";
@@ -382,7 +382,7 @@ fn warnings_have_the_line_to_write() {
       autoscaler: HorizontalPodAutoscaler shop-blue
       budgets: PodDisruptionBudget shop
     warning: k8s/a.yaml:62: shop has a second HorizontalPodAutoscaler; only `shop-blue` is applied, and always points at what serves. Remove this one, here and in the cluster: `kubectl delete hpa shop-green`.
-    warning: k8s/a.yaml:52: PodDisruptionBudget `shop` counts blue and green together. A copy for each is applied in its place: remove the old one with `kubectl delete pdb shop`.
+    warning: k8s/a.yaml:52: PodDisruptionBudget `shop` counts blue and green together, so nodes could be drained of all that serves: it is applied with `slot: blue`, and a copy of it for green.
     note: k8s/a.yaml:7: `replicas` is not applied, because `shop-blue` sets it
     ");
 }

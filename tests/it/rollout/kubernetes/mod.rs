@@ -5,6 +5,7 @@ mod drift;
 mod first;
 mod hostile;
 mod killed;
+mod nodes;
 mod outage;
 mod pair;
 mod pinned;
@@ -71,6 +72,7 @@ fn config(watched: Watched, dir: &Path) -> KubernetesConfig {
         runner: Some(Arc::new(PlainRunner)),
         watched,
         settle: Duration::from_secs(1),
+        balancer_settle: Duration::from_secs(6),
     }
 }
 

@@ -87,7 +87,7 @@ async fn the_api_server_away_in_a_phase() {
 }
 
 /// Ends a cluster that was leaked to live as long as what watches it.
-struct Ends(&'static Cluster);
+pub(super) struct Ends(pub(super) &'static Cluster);
 
 impl Drop for Ends {
     fn drop(&mut self) {
