@@ -27,7 +27,7 @@ use crate::{
     },
     engine::{Engine, EngineError, releases::RolloutDetail, rollouts::parse, runner::log_file},
     exec::log::LogReader,
-    report::{redact::Redactor, view::RolloutState},
+    report::{redact::Redactor, text::count, view::RolloutState},
     store::{DeliveryState, RepoState, Run, Step},
 };
 
@@ -361,11 +361,17 @@ impl Site {
                 millis: run.finished_at.map(|end| crate::report::text::between(run.created_at, end)),
             });
         }
+        let refused = store.refused_by_repo().await.map_err(|e| failed(e.into()))?;
         for repo in store.repos().await.map_err(|e| failed(e.into()))? {
+            let unshown = refused.iter().find(|(id, _, _)| *id == repo.info.repo.id).map(|(_, n, why)| {
+                let things = count(n.unsigned_abs(), "thing is", "things are");
+                format!("{things} not on GitHub yet: {why}")
+            });
             let full_name = repo.info.repo.full_name();
             page.repositories.push(RepositoryRow {
                 href: self.repo_url(&full_name),
                 repo: full_name,
+                unshown,
                 stopped: match repo.state {
                     RepoState::Active if repo.info.archived => Some("archived".into()),
                     RepoState::Active => None,
