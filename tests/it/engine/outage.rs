@@ -24,6 +24,19 @@ async fn shown_once(rig: &Rig, sha: &str) {
     }
 }
 
+/// Waits until `explain` says so of a commit.
+async fn explained(rig: &Rig, sha: &str, so: &dyn Fn(&str) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = rig.control.about("explain", sha).await.expect("explained");
+        if so(&text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_that_fail_or_lose_their_answers() {
     let rig = begun().await;
@@ -94,8 +107,8 @@ async fn a_refusal_that_ends_loses_no_check() {
     assert!(text.contains("not on GitHub yet: step:") && text.contains("(GitHub "), "{text}");
     rig.github.faults().clear();
     shown_once(&rig, &sha).await;
-    let text = rig.control.about("explain", &sha).await.expect("explained");
-    assert!(!text.contains("not on GitHub"), "{text}");
+    // What GitHub shows is noted a moment later.
+    explained(&rig, &sha, &|text| !text.contains("not on GitHub")).await;
     rig.stop().await;
 }
 
@@ -111,15 +124,7 @@ async fn what_a_suspension_stopped_is_shown_after_it() {
     .await;
     let installation = rig.github.read(|m| m.installations.keys().next().copied()).expect("installed");
     rig.github.suspend(installation, true).expect("suspended");
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let text = rig.control.about("explain", &sha).await.expect("explained");
-        if text.contains("the installation is suspended: it waits until that ends") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{text}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    explained(&rig, &sha, &|text| text.contains("the installation is suspended: it waits until that ends")).await;
     rig.github.suspend(installation, false).expect("back");
     assert_eq!(rig.conclusion(&sha, "switchover").await, "cancelled");
     assert_eq!(rig.counts(&sha, "switchover").0, 1);
