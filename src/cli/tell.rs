@@ -164,12 +164,15 @@ fn print_status(s: &Status) {
     if let Some(live) = &s.live {
         for (app, state) in &live.apps {
             let slot = state.active.as_ref().map_or("no slot", |s| s.as_str());
-            let address = state.address.as_deref().unwrap_or("-");
-            println!(
-                "  {app:<9} {slot} at {address}, {} requests, {} failed",
-                state.requests.total,
-                state.requests.server_errors + state.requests.cut
-            );
+            match state.address.as_deref() {
+                Some(address) => println!(
+                    "  {app:<9} {slot} at {address}, {} requests, {} failed",
+                    state.requests.total,
+                    state.requests.server_errors + state.requests.cut
+                ),
+                // A worker: nobody calls it.
+                None => println!("  {app:<9} {slot}"),
+            }
             for (slot, words) in &state.slots {
                 println!("            {slot}: {words}");
             }

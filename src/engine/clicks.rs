@@ -12,7 +12,7 @@ use crate::{
     domain::{
         event::{Actor, Pull, RepoInfo},
         ids::Sha,
-        run::{Context, RunDetail, Trust},
+        run::{Context, Outcome, RunDetail, Trust},
     },
     exec::git::MergeOutcome,
     github::Permission,
@@ -118,6 +118,10 @@ pub(super) async fn attempt(
         let pull: Option<Pull> = engine.store.stored_pull(id, number).await?;
         if let Some(pull) = pull {
             own_trust = planner::trust(repo, &pull);
+            // Somebody approved this very commit before: without that a stranger's code has no jobs.
+            if own_trust == Trust::Parked && !engine.store.jobs(run.id).await?.is_empty() {
+                own_trust = Trust::Approved(run.head.clone());
+            }
             if let Some((_, now)) = engine.mirrors.heads(id).await.into_iter().find(|(b, _)| *b == pull.base_ref) {
                 match engine.mirrors.merge(id, &now, &run.head).await? {
                     MergeOutcome::Clean(merge) => test = merge,
@@ -167,15 +171,32 @@ pub async fn button(
         return Err(EngineError::Refused(format!("{} may not write to {}", sender.login, repo.repo.full_name())));
     }
     if identifier == "ok-to-test" {
-        let runs = engine.store.runs_on(repo.repo.id, head).await?;
-        let Some(run) = runs.into_iter().rfind(|r| r.pull.is_some()) else {
-            return Err(EngineError::Refused(format!("no pull request with {} is known", head.short())));
-        };
-        let author = match run.pull {
-            Some(number) => engine.store.stored_pull(repo.repo.id, number).await?.map(|p| p.author.login),
+        let mut newest = BTreeMap::new();
+        for run in engine.store.runs_on(repo.repo.id, head).await?.into_iter().filter(|r| r.pull.is_some()) {
+            newest.insert(run.lane.clone(), run);
+        }
+        // One that waits before one that does not: a commit may be the head of two pull requests.
+        let run = newest.into_values().max_by_key(|r| (r.outcome == Some(Outcome::ActionRequired), r.id.0));
+        let pull = match run.as_ref().and_then(|r| r.pull) {
+            Some(number) => engine.store.stored_pull(repo.repo.id, number).await?,
             None => None,
         };
-        if author.as_deref() == Some(&sender.login) {
+        let (Some(run), Some(pull)) = (run, pull) else {
+            return Err(EngineError::Refused(format!("no pull request with {} is known", head.short())));
+        };
+        // What was looked at is the commit of the clicked check, and nothing else is approved.
+        if !pull.open || pull.head != *head {
+            let now = if pull.open { format!("stands at {} now", pull.head.short()) } else { "is closed".into() };
+            return Err(EngineError::Refused(format!(
+                "the button was for {}, and pull request {} {now}: look at that, and press the button of its check",
+                head.short(),
+                pull.number
+            )));
+        }
+        if run.outcome != Some(Outcome::ActionRequired) {
+            return Err(EngineError::Refused(format!("{} waits for nobody's approval", head.short())));
+        }
+        if pull.author.login.eq_ignore_ascii_case(&sender.login) {
             return Err(EngineError::Refused("the author can't approve their own code".into()));
         }
         attempt(engine, Some(delivery), repo, &run, Reuse::Fitting, Some(Trust::Approved(head.clone())), &sender.login)

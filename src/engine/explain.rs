@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{Engine, EngineError};
-use crate::domain::ids::{DeliveryId, Sha};
+use crate::{
+    domain::ids::{DeliveryId, Sha},
+    report::text::count,
+    store::RepoState,
+};
 
 impl Engine {
     /// What is known about a delivery or a commit (at least seven digits).
@@ -17,7 +21,8 @@ impl Engine {
         {
             let action = d.action.as_deref().map(|a| format!(".{a}")).unwrap_or_default();
             let _ = writeln!(text, "delivery {guid}: {}{action}, received {}", d.event, d.received_at);
-            let _ = writeln!(text, "  state: {} after {} tries", d.state.as_str(), d.attempts);
+            let tries = count(d.attempts.unsigned_abs(), "try", "tries");
+            let _ = writeln!(text, "  state: {} after {}", d.state.as_str(), tries);
             if let Some(note) = &d.note {
                 let _ = writeln!(text, "  {note}");
             }
@@ -56,9 +61,17 @@ impl Engine {
                     let _ = writeln!(text, "rollout {} to {}: {how}. {words}", row.id, row.environment);
                 }
                 for shown in self.store.shown_on(repo.info.repo.id, &sha).await? {
+                    let waits = match repo.state {
+                        RepoState::Active => "on its way",
+                        RepoState::Suspended => "the installation is suspended: it waits until that ends",
+                        RepoState::Removed => "the App has no access to the repository any more",
+                    };
+                    let error = shown.error.as_deref();
                     if !shown.up_to_date {
-                        let error = shown.error.as_deref().unwrap_or("on its way");
-                        let _ = writeln!(text, "not on GitHub yet: {} ({error})", shown.key);
+                        let why = error.filter(|_| repo.state == RepoState::Active).unwrap_or(waits);
+                        let _ = writeln!(text, "not on GitHub yet: {} ({why})", shown.key);
+                    } else if let Some(error) = error {
+                        let _ = writeln!(text, "not on GitHub, which refuses it: {} ({error})", shown.key);
                     }
                 }
             }

@@ -365,6 +365,7 @@ async fn installation_changed(
         InstallationChange::Created | InstallationChange::Unsuspended | InstallationChange::PermissionsAccepted => {
             engine.github.forget_installation(installation);
             let n = install(engine, installation).await?;
+            engine.store.show_again(installation, clock::now()).await?;
             Ok(format!("installed on {n} repositories"))
         }
         InstallationChange::Deleted | InstallationChange::Suspended => {

@@ -1,9 +1,13 @@
 //! Reporting is reconciliation: what changed is rendered again from the store, compared with what GitHub was seen to
 //! show, and the difference is written. After any crash or outage GitHub ends up showing what the store says, once.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, future::join_all, stream};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +21,7 @@ use crate::{
     github::GitHubError,
     report,
     slack::Slack,
-    store::{Dirty, Rendered, RepoState, Shown, json_of},
+    store::{Dirty, Message, Rendered, RepoState, Shown, StoreError, json_of},
     telemetry::ResultLabel,
 };
 
@@ -175,12 +179,9 @@ async fn queue(
 
 async fn show(engine: &Engine, shown: Shown) {
     let result = match engine.store.repo(shown.repo).await {
-        Ok(Some(repo)) if repo.state == RepoState::Removed => {
-            let _ = engine.store.give_up_showing(&shown.key, "the App has no access to the repository any more").await;
-            return;
-        }
-        Ok(Some(repo)) => write(engine, &repo.info.repo, &shown).await,
-        Ok(None) => return,
+        Ok(Some(repo)) if repo.state == RepoState::Active => write(engine, &repo.info.repo, &shown).await,
+        // Suspended or removed since it was read: it waits in the store.
+        Ok(_) => return,
         Err(e) => Err(e.into()),
     };
     let written = match result {
@@ -200,10 +201,12 @@ async fn show(engine: &Engine, shown: Shown) {
     }
 }
 
-async fn failed(engine: &Engine, shown: &Shown, e: &GitHubError) -> Result<(), crate::store::StoreError> {
+async fn failed(engine: &Engine, shown: &Shown, e: &GitHubError) -> Result<(), StoreError> {
     let now = clock::now();
     engine.metrics.github.get_or_create(&ResultLabel::of(if e.is_permanent() { "refused" } else { "retried" })).inc();
-    if e.is_permanent() && shown.attempts >= 3 {
+    // What GitHub understood and refused stays refused. Not found, forbidden, suspended: somebody may mend that any
+    // day, and GitHub itself answers so for a while after its own faults.
+    if matches!(e, GitHubError::Invalid { .. }) && shown.attempts >= 3 {
         tracing::error!(key = shown.key, error = %e, "GitHub will not take it");
         return engine.store.give_up_showing(&shown.key, &e.to_string()).await;
     }
@@ -244,21 +247,20 @@ pub async fn run_messages(engine: Engine, shutdown: CancellationToken) {
     let mut warned = BTreeSet::new();
     loop {
         let due = engine.store.due_messages(clock::now(), 20).await.unwrap_or_default();
+        // In order within a channel; a channel that does not answer holds up no other.
+        let mut channels: BTreeMap<&str, Vec<&Message>> = BTreeMap::new();
         for message in &due {
-            let channel = Some(message.channel.as_str()).filter(|c| !c.is_empty());
-            let result = match engine.settings.slack_for(channel) {
-                Some(url) => send(&slack, &engine, url, message).await,
-                None => {
-                    engine
-                        .store
-                        .message_sent(&message.key, Some("no Slack address for this channel"), clock::now())
-                        .await
-                }
-            };
-            if let Err(e) = result
-                && warned.insert(e.to_string())
-            {
-                tracing::error!(error = %e, "a message's outcome can't be written");
+            channels.entry(&message.channel).or_default().push(message);
+        }
+        let all = join_all(channels.into_values().map(|messages| post(&slack, &engine, messages)));
+        let errors = tokio::select! {
+            // A message whose answer is not waited for is still in the store, and sent again after the next start.
+            () = shutdown.cancelled() => return,
+            errors = all => errors,
+        };
+        for error in errors.into_iter().filter_map(Result::err) {
+            if warned.insert(error.to_string()) {
+                tracing::error!(%error, "a message's outcome can't be written");
             }
         }
         let next = engine.store.next_message_at().await.ok().flatten();
@@ -270,27 +272,50 @@ pub async fn run_messages(engine: Engine, shutdown: CancellationToken) {
     }
 }
 
+/// Messages of one channel, one after the other. Once one has to wait, so do those behind it.
+async fn post(slack: &Slack, engine: &Engine, messages: Vec<&Message>) -> Result<(), StoreError> {
+    let mut waits: Option<(Timestamp, String)> = None;
+    for message in messages {
+        let channel = Some(message.channel.as_str()).filter(|c| !c.is_empty());
+        match (engine.settings.slack_for(channel), &waits) {
+            (Some(_), Some((at, why))) => engine.store.retry_message(&message.key, *at, why).await?,
+            (Some(url), None) => waits = send(slack, engine, url, message).await?,
+            (None, _) => {
+                let why = "no Slack address for this channel";
+                engine.store.message_sent(&message.key, Some(why), clock::now()).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Until when it waits and why, where it could not be sent now.
 async fn send(
     slack: &Slack,
     engine: &Engine,
     url: &secrecy::SecretString,
-    message: &crate::store::Message,
-) -> Result<(), crate::store::StoreError> {
+    message: &Message,
+) -> Result<Option<(Timestamp, String)>, StoreError> {
     let now = clock::now();
     let parsed: report::SlackMessage = match serde_json::from_str(&message.body) {
         Ok(parsed) => parsed,
-        Err(e) => return engine.store.message_sent(&message.key, Some(&e.to_string()), now).await,
+        Err(e) => {
+            engine.store.message_sent(&message.key, Some(&e.to_string()), now).await?;
+            return Ok(None);
+        }
     };
     match slack.post(url, &parsed).await {
-        Ok(()) => engine.store.message_sent(&message.key, None, clock::now()).await,
+        Ok(()) => engine.store.message_sent(&message.key, None, clock::now()).await?,
         Err(e) if now.duration_since(message.created_at) > MESSAGE_AGE || e.is_permanent() => {
             tracing::error!(key = message.key, error = %e, "Slack did not take a message: given up");
-            engine.store.message_sent(&message.key, Some(&e.to_string()), clock::now()).await
+            engine.store.message_sent(&message.key, Some(&e.to_string()), clock::now()).await?;
         }
         Err(e) => {
-            let wait = e.retry_after().unwrap_or_else(|| backoff(message.attempts));
+            let at = clock::now() + e.retry_after().unwrap_or_else(|| backoff(message.attempts));
             tracing::warn!(key = message.key, error = %e, "Slack did not take a message: tried again later");
-            engine.store.retry_message(&message.key, clock::now() + wait, &e.to_string()).await
+            engine.store.retry_message(&message.key, at, &e.to_string()).await?;
+            return Ok(Some((at, e.to_string())));
         }
     }
+    Ok(None)
 }

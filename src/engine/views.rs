@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Engine, EngineError, releases::RolloutDetail, rollouts::parse};
+use super::{Engine, EngineError, planner, releases::RolloutDetail, rollouts::parse};
 use crate::{
     domain::{
-        ids::{RolloutId, RunId, Sha},
+        event::Pull,
+        ids::{RepoId, RolloutId, RunId, Sha},
         rollout::{Desired, Ended, Kept, Phase, Progress},
         run::{Context, Trust},
         show,
@@ -14,8 +15,12 @@ use crate::{
         AppDigest, CommitView, GoesLive, HoldView, JobView, MistakeView, PhaseView, Pointer, PreviousView, ProbeView,
         ReleaseKind, RolloutState, RolloutView, RunView, StepState, StepView, TrafficView,
     },
+    settings::ExecutorKind,
     store::{RolloutRow, Run},
 };
+
+/// What the inference says of an image for steps; steps that run on the host itself never see it.
+const IN_A_CONTAINER: &str = ": in a container, its steps run in ";
 
 impl Engine {
     /// Our page of a run.
@@ -43,7 +48,8 @@ impl Engine {
     /// # Errors
     /// When the store can't be read.
     pub async fn run_view(&self, run: &Run) -> Result<RunView, EngineError> {
-        let full_name = self.full_name(run.repo).await?;
+        let repo = self.store.repo(run.repo).await?.map(|r| r.info);
+        let full_name = repo.as_ref().map(|r| r.repo.full_name()).unwrap_or_default();
         let steps = self.store.steps(run.id).await?;
         let jobs = self.store.jobs(run.id).await?;
         let base = self.store.last_run_of(run.repo, &run.lane, run.id).await?;
@@ -92,7 +98,22 @@ impl Engine {
             Some(number) => self.store.stored_pull(run.repo, number).await?,
             None => None,
         };
-        let mut notes = run.detail.notes.clone();
+        let stranger =
+            matches!((&repo, &pull), (Some(repo), Some(pull)) if planner::trust(repo, pull) == Trust::Parked);
+        let refused = run.detail.parked.is_some() && run.detail.parked == self.refusal(&full_name);
+        let trust = match &run.detail.parked {
+            Some(_) if stranger && !refused => Trust::Parked,
+            // A stranger's code gets jobs only by somebody's word for this commit.
+            _ if stranger && !job_views.is_empty() => Trust::Approved(run.head.clone()),
+            _ => Trust::Own,
+        };
+        let parked = match &pull {
+            Some(pull) if trust == Trust::Parked => Some(self.what_waits(run.repo, pull)),
+            _ => run.detail.parked.clone(),
+        };
+        let local = self.settings.executor == ExecutorKind::Local;
+        let mut notes: Vec<String> =
+            run.detail.notes.iter().filter(|note| !(local && note.contains(IN_A_CONTAINER))).cloned().collect();
         notes.extend(run.detail.error.clone());
         notes.extend(run.detail.nothing.clone());
         Ok(RunView {
@@ -109,7 +130,7 @@ impl Engine {
             base_sha: run.base.clone().filter(|b| !b.is_zero() && run.context != Context::Push),
             message: run.detail.message.clone(),
             author: run.detail.author.clone(),
-            trust: if run.detail.parked.is_some() { Trust::Parked } else { Trust::Own },
+            trust,
             attempt: u32::try_from(run.attempt).unwrap_or(1),
             created_at: run.created_at,
             finished_at: run.finished_at,
@@ -132,15 +153,30 @@ impl Engine {
                 .collect(),
             notes,
             conflicts: run.detail.conflicts.clone(),
-            parked: run.detail.parked.clone(),
+            parked,
         })
+    }
+
+    /// What a stranger's pull request is, as what follows "this".
+    fn what_waits(&self, repo: RepoId, pull: &Pull) -> String {
+        let author = &pull.author.login;
+        let what = match pull.head_repo {
+            Some(head) if head == repo => format!("was opened by the bot {author}"),
+            Some(_) => format!("comes from a fork and was opened by {author}"),
+            None => format!("comes from a fork that was deleted since, and was opened by {author}"),
+        };
+        let place = match self.settings.executor {
+            ExecutorKind::Local => "; once approved it runs on the server's own host, without a sandbox",
+            ExecutorKind::Docker | ExecutorKind::Kubernetes => "",
+        };
+        what + place
     }
 
     /// The newest run of each context on a commit, as shown.
     ///
     /// # Errors
     /// When the store can't be read.
-    pub async fn runs_view(&self, repo: crate::domain::ids::RepoId, sha: &Sha) -> Result<Vec<RunView>, EngineError> {
+    pub async fn runs_view(&self, repo: RepoId, sha: &Sha) -> Result<Vec<RunView>, EngineError> {
         let mut newest: BTreeMap<(Context, String), Run> = BTreeMap::new();
         for run in self.store.runs_on(repo, sha).await? {
             newest.insert((run.context, run.lane.clone()), run);

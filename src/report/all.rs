@@ -12,7 +12,7 @@ use super::{
     words,
 };
 use crate::domain::{
-    check::{Annotation, AnnotationLevel, CheckRun, CheckStatus, Conclusion},
+    check::{Annotation, AnnotationLevel, CheckAction, CheckRun, CheckStatus, Conclusion},
     ids::Sha,
     run::{Outcome, Trust},
 };
@@ -53,7 +53,7 @@ pub fn and_check(head_sha: &Sha, runs: &[RunView]) -> CheckRun {
     let standing = standing(&runs);
     let title = title(&runs, standing);
     let annotations = annotations(&runs);
-    let end = next(head_sha, &runs, standing);
+    let end = next(&runs, standing);
 
     let mut doc = Doc::new(end.len());
     doc.block(&format!("**{}**", plain(&title)));
@@ -100,9 +100,20 @@ pub fn and_check(head_sha: &Sha, runs: &[RunView]) -> CheckRun {
         summary: doc.finish(&end),
         text: None,
         annotations,
-        actions: Vec::new(),
+        actions: if runs.iter().any(|run| stranger_waits(run)) { vec![approve()] } else { Vec::new() },
     }
 }
+
+/// The button for somebody who looked at a stranger's commit. GitHub tells with a click which commit its check stands on.
+fn approve() -> CheckAction {
+    CheckAction {
+        label: APPROVE.to_owned(),
+        description: "You read this commit's change; run it".to_owned(),
+        identifier: "ok-to-test".to_owned(),
+    }
+}
+
+const APPROVE: &str = "Approve and run";
 
 const NOTHING: &str = "No app was found that has something to run, so nothing stands against this commit. This check \
     does something as soon as there is a `Cargo.toml`, `pom.xml`, `package.json` or another build file that it knows, \
@@ -130,9 +141,23 @@ fn worse(a: Conclusion, b: Conclusion) -> Conclusion {
     if rank(b) > rank(a) { b } else { a }
 }
 
-/// Waits for an approval, and nothing has happened to it since.
+/// Waits for a person, and nothing has happened to it since.
 fn waits(run: &RunView) -> bool {
-    run.trust == Trust::Parked && matches!(run.outcome, None | Some(Outcome::ActionRequired))
+    (run.trust == Trust::Parked || run.parked.is_some()) && matches!(run.outcome, None | Some(Outcome::ActionRequired))
+}
+
+/// Waits for somebody who approves a stranger's commit; anything else that waits does so for the server's operator.
+fn stranger_waits(run: &RunView) -> bool {
+    run.trust == Trust::Parked && waits(run)
+}
+
+/// What a run that is over is told as: a run that was stopped after one of its steps failed has failed.
+#[must_use]
+pub fn told(outcome: Outcome, steps: impl IntoIterator<Item = Outcome>) -> Outcome {
+    steps.into_iter().fold(outcome, |worst, step| {
+        let (a, b) = (step::conclusion(worst), step::conclusion(step));
+        if worse(a, b) == a { worst } else { step }
+    })
 }
 
 fn standing_of(run: &RunView) -> Standing {
@@ -146,16 +171,12 @@ fn standing_of(run: &RunView) -> Standing {
         let begun = all_steps(run).any(|s| s.state != StepState::Queued);
         return if begun { Standing::Running } else { Standing::Queued };
     };
-    let mut worst = step::conclusion(outcome);
-    for one in all_steps(run) {
-        match step::ended(one) {
-            Some(conclusion) => worst = worse(worst, conclusion),
-            // Said to be green while a step is not: not believed. Any other end is final, its steps are cut off.
-            None if outcome == Outcome::Success => return Standing::Running,
-            None => {}
-        }
+    // Said to be green while a step is not: not believed. Any other end is final, its steps are cut off.
+    if outcome == Outcome::Success && all_steps(run).any(|one| step::ended(one).is_none()) {
+        return Standing::Running;
     }
-    Standing::Ended(worst)
+    let ends = all_steps(run).filter(|one| one.state == StepState::Done).filter_map(|one| one.outcome);
+    Standing::Ended(step::conclusion(told(outcome, ends)))
 }
 
 fn standing(runs: &[&RunView]) -> Standing {
@@ -210,16 +231,19 @@ fn title(runs: &[&RunView], standing: Standing) -> String {
         }
         Standing::Ended(Conclusion::Success) if steps.is_empty() => "Nothing to run".to_owned(),
         Standing::Ended(Conclusion::Success) => {
-            let from = runs.iter().map(|r| r.created_at).min();
-            let to = runs.iter().map(|r| ended_at(r)).max();
-            let time = from.zip(to).map(|(a, b)| format!(" in {}", duration(between(a, b)))).unwrap_or_default();
+            // The longest run: between a push and the pull request that follows it, nothing was tested.
+            let longest = runs.iter().map(|r| between(r.created_at, ended_at(r))).max();
+            let time = longest.map(|ms| format!(" in {}", duration(ms))).unwrap_or_default();
             format!("{} passed{time}", count(steps.len() as u64, "check", "checks"))
         }
         Standing::Ended(Conclusion::Failure | Conclusion::TimedOut) if !bad.is_empty() => {
             format!("{} failed: {}", words::of(bad.len(), steps.len()), names(&bad))
         }
         Standing::Ended(Conclusion::Failure | Conclusion::TimedOut) => "Failed".to_owned(),
-        Standing::Ended(Conclusion::ActionRequired) => "Waits until somebody approves this commit".to_owned(),
+        Standing::Ended(Conclusion::ActionRequired) if runs.iter().any(|run| stranger_waits(run)) => {
+            "Waits until somebody approves this commit".to_owned()
+        }
+        Standing::Ended(Conclusion::ActionRequired) => "Waits for the operator of this server".to_owned(),
         Standing::Ended(Conclusion::Cancelled | Conclusion::Neutral | Conclusion::Skipped) => {
             match runs.iter().find_map(|run| run.superseded_by.as_ref()) {
                 Some(newer) => format!("Superseded by {}", newer.sha.short()),
@@ -331,10 +355,15 @@ fn conflicts(doc: &mut Doc, runs: &[&RunView]) {
 fn parked(doc: &mut Doc, head_sha: &Sha, runs: &[&RunView]) {
     for run in runs.iter().filter(|run| waits(run)) {
         let why = run.parked.as_deref().unwrap_or("does not come from the repository itself");
+        let why = plain(&one_line(why, 500));
+        if !stranger_waits(run) {
+            doc.block(&why);
+            continue;
+        }
         doc.block(&format!(
-            "This {}. Nothing of it runs before somebody who may write here has looked at the change and approves \
-             exactly this commit ({}) by a comment, as below. A later push waits again. It never gets a secret.",
-            plain(&one_line(why, 300)).trim_end_matches('.'),
+            "This {}. Nothing of it runs before somebody who may write here, and did not open the pull request, has \
+             looked at the change and approves exactly this commit ({}). A later push waits again. It never gets a secret.",
+            why.trim_end_matches('.'),
             code(head_sha.as_str()),
         ));
     }
@@ -366,9 +395,9 @@ fn superseded(doc: &mut Doc, runs: &[&RunView]) {
     }
 }
 
-fn next(head_sha: &Sha, runs: &[&RunView], standing: Standing) -> String {
+fn next(runs: &[&RunView], standing: Standing) -> String {
     let (lead, lines) = match standing {
-        Standing::Queued | Standing::Running => ("To stop it, say in a comment:", vec!["/cancel".to_owned()]),
+        Standing::Queued | Standing::Running => return String::new(),
         Standing::Ended(_) if runs.iter().any(|run| !run.config_mistakes.is_empty()) => {
             ("To see the same before you push:", vec!["switchover check".to_owned()])
         }
@@ -380,18 +409,19 @@ fn next(head_sha: &Sha, runs: &[&RunView], standing: Standing) -> String {
         Standing::Ended(Conclusion::Success) if runs.iter().all(|run| run.jobs.is_empty()) => {
             ("To see what would be found in a local checkout:", vec!["switchover check".to_owned()])
         }
-        Standing::Ended(Conclusion::Success) => ("To run it again, say in a comment:", vec!["/test".to_owned()]),
-        Standing::Ended(Conclusion::ActionRequired) => {
-            ("To let exactly this commit run, a person who may write says:", vec![format!("/ok-to-test @{head_sha}")])
+        Standing::Ended(Conclusion::Success) => return "To run all of it again, press **Re-run**.".to_owned(),
+        Standing::Ended(Conclusion::ActionRequired) if runs.iter().any(|run| stranger_waits(run)) => {
+            return format!("To let exactly this commit run, press **{APPROVE}** on this check.");
         }
+        // What it waits for is said above.
+        Standing::Ended(Conclusion::ActionRequired) => return String::new(),
         // The newer run has its own check.
         Standing::Ended(Conclusion::Cancelled) if runs.iter().any(|run| run.superseded_by.is_some()) => {
             return String::new();
         }
-        Standing::Ended(_) => (
-            "To run what failed or is missing again, press **Re-run** or say in a comment:",
-            vec!["/retest".to_owned()],
-        ),
+        Standing::Ended(_) => {
+            return "To run all of it again, press **Re-run**; for one app alone, on its own check.".to_owned();
+        }
     };
     words::commands(lead, &lines)
 }

@@ -53,12 +53,17 @@ pub(super) fn title(rollout: &RolloutView) -> String {
     }
 }
 
+/// How long the work took; while a person was waited for, there was none.
 fn after(rollout: &RolloutView) -> String {
     let end = rollout.switched_at.or(rollout.finished_at);
-    match (rollout.started_at, end) {
-        (Some(start), Some(end)) => format!(" after {}", duration(between(start, end))),
-        _ => String::new(),
-    }
+    let (Some(start), Some(end)) = (rollout.started_at, end) else { return String::new() };
+    let waited: u64 = rollout
+        .phases
+        .iter()
+        .filter(|p| (p.name == "Approve" || p.name == "Wait") && p.started < end)
+        .map(|p| between(p.started.max(start), p.finished.map_or(end, |f| f.min(end))))
+        .sum();
+    format!(" after {}", duration(between(start, end).saturating_sub(waited)))
 }
 
 fn probes_failed(probe: &ProbeView) -> String {
@@ -183,8 +188,12 @@ fn advice(rollout: &RolloutView) -> Option<String> {
         }
         RolloutState::RolledBack => match &rollout.previous {
             Some(previous) => format!(
-                "{} serves again. The environment takes no automatic release before it is resumed.",
-                words::commit(&rollout.web_url, &rollout.repo, &previous.sha)
+                "{} serves again. {}",
+                words::commit(&rollout.web_url, &rollout.repo, &previous.sha),
+                match rollout.hold {
+                    Some(_) => "The environment takes no automatic release before it is resumed.",
+                    None => "The environment is not held: the next commit is released as usual.",
+                }
             ),
             None => "There was nothing to go back to.".to_owned(),
         },
@@ -300,7 +309,8 @@ fn goes_live(doc: &mut Doc, rollout: &RolloutView, goes: &GoesLive) {
     doc.list("", &commits, 50);
 }
 
-/// The commands that make sense now, as a comment and on the server (which works with GitHub away).
+/// The commands that make sense now, on the server: they work with GitHub away too. The same as this check's buttons,
+/// where there are some.
 fn next(rollout: &RolloutView) -> String {
     let env = &rollout.environment;
     let verbs: &[&str] = match rollout.state {
@@ -309,27 +319,16 @@ fn next(rollout: &RolloutView) -> String {
         RolloutState::Running | RolloutState::Stuck => &["rollback"],
         RolloutState::Live if rollout.hold.is_some() => &["resume"],
         RolloutState::Live if rollout.previous.is_some() && rollout.kind == ReleaseKind::Release => &["rollback"],
-        RolloutState::RolledBack => &["resume"],
-        RolloutState::Failed | RolloutState::Infrastructure | RolloutState::Cancelled => &["deploy"],
+        RolloutState::RolledBack if rollout.hold.is_some() => &["resume"],
         _ => &[],
     };
     let story = link("The whole story", &rollout.log_url);
     if verbs.is_empty() {
         return format!("{story}.");
     }
-    let mut lines = Vec::new();
-    for verb in verbs {
-        match *verb {
-            // It names a run, not an environment.
-            "cancel" => lines.push("/cancel".to_owned()),
-            "deploy" => lines.push(format!("/deploy {env} @{}", rollout.sha)),
-            verb => lines.push(format!("/{verb} {env}")),
-        }
-    }
-    for verb in verbs.iter().filter(|v| matches!(**v, "promote" | "rollback" | "resume")) {
-        lines.push(format!("switchover {verb} {env}    # on the server"));
-    }
-    words::commands(&format!("{story}. What can be done now, in a comment:"), &lines)
+    let lines: Vec<String> = verbs.iter().map(|verb| format!("switchover {verb} {env}")).collect();
+    let how = if actions(rollout).is_empty() { "What can be done now" } else { "Press a button of this check, or say" };
+    words::commands(&format!("{story}. {how} on the server:"), &lines)
 }
 
 /// The deployment of a rollout and where it is.

@@ -25,7 +25,7 @@ pub mod text;
 pub mod view;
 mod words;
 
-pub use all::and_check;
+pub use all::{and_check, told};
 pub use deploy::{deploy_check, deployment};
 pub use message::{SlackMessage, rollout_messages, run_messages};
 pub use step::{conclusion, step_check};

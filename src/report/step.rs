@@ -80,7 +80,10 @@ pub(super) fn title(run: &RunView, job: &JobView, step: &StepView) -> String {
         },
         Outcome::Skipped => match stopped_by(job, step) {
             Some(earlier) => format!("Not run: {} {}", earlier.name, words_for(earlier.outcome.unwrap_or(outcome))),
-            None => "Not run".to_owned(),
+            None => match &step.note {
+                Some(why) => format!("Not run: {}", text::one_line(why, 150)),
+                None => "Not run".to_owned(),
+            },
         },
         Outcome::Infrastructure => "Not the commit's fault: could not be run to its end".to_owned(),
         Outcome::ActionRequired => "Waits for a person".to_owned(),
@@ -136,7 +139,7 @@ pub fn step_check(run: &RunView, job: &JobView, step: &StepView) -> CheckRun {
     // Annotations are only ever appended to a check run: they come with its end, once.
     let annotations =
         if conclusion.is_some() && step.reused.is_none() { tests_of::annotations(step) } else { Vec::new() };
-    let end = next(run, step, conclusion);
+    let end = next(step, conclusion);
     let mut doc = Doc::new(end.len());
     doc.block(&format!("**{}**", plain(&title)));
     doc.block(&words::tested(run));
@@ -289,20 +292,19 @@ fn last_lines(doc: &mut Doc, step: &StepView, conclusion: Option<Conclusion>) {
     doc.block(&format!("### Last lines\n\n{}", fence(&step.last_lines[from..].join("\n"), "text", most)));
 }
 
-fn next(run: &RunView, step: &StepView, conclusion: Option<Conclusion>) -> String {
-    let log = link("The whole log", &step.log_url);
-    let (lead, command) = match conclusion {
-        None => (format!("{log}. To stop it, say in a comment"), "/cancel".to_owned()),
-        Some(Conclusion::ActionRequired) => (
-            format!("{log}. To let exactly this commit run, a person who may write says"),
-            format!("/ok-to-test @{}", run.head_sha),
-        ),
-        Some(Conclusion::Success) => (format!("{log}. To run the tests again, say in a comment"), "/test".to_owned()),
-        Some(_) if step.outcome == Some(Outcome::Superseded) => return format!("{log}."),
-        Some(_) => (
-            format!("{log}. To run what failed or is missing again, press **Re-run** or say in a comment"),
-            "/retest".to_owned(),
-        ),
+/// Where its log is, and what can be done.
+fn next(step: &StepView, conclusion: Option<Conclusion>) -> String {
+    // What never had a process has no log; that of a result that was taken over is the other run's.
+    let has_log = step.started.is_some() && step.reused.is_none();
+    let log = has_log.then(|| format!("{}.", link("The whole log", &step.log_url)));
+    let say = match conclusion {
+        None => None,
+        Some(Conclusion::ActionRequired) => {
+            Some(format!("It waits for a person: the check {} says what for.", code(super::AND_CHECK)))
+        }
+        // The newer commit has its own check.
+        Some(_) if step.outcome == Some(Outcome::Superseded) => None,
+        Some(_) => Some("To run it again, press **Re-run**.".to_owned()),
     };
-    words::commands(&format!("{lead}:"), &[command])
+    log.into_iter().chain(say).collect::<Vec<_>>().join(" ")
 }

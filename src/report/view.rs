@@ -69,7 +69,8 @@ pub struct RunView {
     pub notes: Vec<String>,
     /// Files that conflict between head and base (not empty: nothing ran).
     pub conflicts: Vec<String>,
-    /// Why it waits for a person, such as `comes from the fork eve/shop`.
+    /// Why it waits for a person: what a stranger's code is, such as `comes from the fork eve/shop` (the trust is
+    /// [`Trust::Parked`]), or a sentence on why the server may not run the repository.
     pub parked: Option<String>,
 }
 
@@ -120,7 +121,7 @@ pub struct StepView {
     pub last_lines: Vec<String>,
     /// Something to add in words, such as what broke on the machine.
     pub note: Option<String>,
-    /// The page with its log.
+    /// The page with its log; where it never began, the place that says so.
     pub log_url: String,
     /// From 1; grows with every retry.
     pub attempt: u32,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use sqlx::SqliteExecutor;
 
 use super::{Result, Store, StoreError, ms, rows::Of};
-use crate::domain::ids::{Digest, RepoId, Sha};
+use crate::domain::ids::{Digest, InstallationId, RepoId, Sha};
 
 /// Something that must be rendered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct Shown {
     pub ambiguous: bool,
     /// Tries since the last success.
     pub attempts: i64,
-    /// The last problem.
+    /// The last problem. Beside `up_to_date`: given up because of it.
     pub error: Option<String>,
     /// What it stands on.
     pub sha: String,
@@ -153,13 +153,15 @@ impl Store {
         Ok(())
     }
 
-    /// What is not shown as it should be and is due, oldest first.
+    /// What is not shown as it should be and is due, oldest first. What stands in a repository that is suspended or
+    /// removed waits until it is active again.
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn unshown(&self, now: Timestamp, limit: i64) -> Result<Vec<Shown>> {
         let rows = sqlx::query(
-            "SELECT * FROM shown WHERE (shown_hash IS NULL OR shown_hash <> desired_hash) AND next_at <= $1 ORDER BY updated_at LIMIT $2",
+            "SELECT shown.* FROM shown JOIN repos ON repos.id = shown.repo_id WHERE repos.state = 'active' AND \
+             (shown_hash IS NULL OR shown_hash <> desired_hash) AND next_at <= $1 ORDER BY shown.updated_at LIMIT $2",
         )
         .bind(ms(now))
         .bind(limit)
@@ -173,11 +175,30 @@ impl Store {
     /// # Errors
     /// When the database can't be read.
     pub async fn next_shown_at(&self) -> Result<Option<Timestamp>> {
-        let at: Option<i64> =
-            sqlx::query_scalar("SELECT MIN(next_at) FROM shown WHERE shown_hash IS NULL OR shown_hash <> desired_hash")
-                .fetch_one(&self.read)
-                .await?;
+        let at: Option<i64> = sqlx::query_scalar(
+            "SELECT MIN(next_at) FROM shown JOIN repos ON repos.id = shown.repo_id WHERE repos.state = 'active' AND \
+             (shown_hash IS NULL OR shown_hash <> desired_hash)",
+        )
+        .fetch_one(&self.read)
+        .await?;
         Ok(at.and_then(|n| Timestamp::from_millisecond(n).ok()))
+    }
+
+    /// What an installation's repositories do not show yet is due now: GitHub says that something about our access
+    /// changed, so what it refused before need not wait for its time.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn show_again(&self, installation: InstallationId, now: Timestamp) -> Result<()> {
+        sqlx::query(
+            "UPDATE shown SET next_at = $2, attempts = 0 WHERE (shown_hash IS NULL OR shown_hash <> desired_hash) AND \
+             repo_id IN (SELECT id FROM repos WHERE installation_id = $1)",
+        )
+        .bind(installation.0)
+        .bind(ms(now))
+        .execute(&self.write)
+        .await?;
+        Ok(())
     }
 
     /// Notes before a write that its effect is not known from now on. After a crash the reporter looks first.
@@ -222,7 +243,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives one up for good: GitHub will never take it (the repository is gone, access was withdrawn).
+    /// Gives one up: GitHub understood it and refuses it, so the same will never be taken. What changes is written again.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -257,15 +278,32 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// How many things GitHub does not show as it should, yet.
+    /// For each repository that is still ours: how many things GitHub did not take when it was asked, and what it said.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn refused_by_repo(&self) -> Result<Vec<(RepoId, i64, String)>> {
+        let rows: Vec<(i64, i64, String)> = sqlx::query_as(
+            "SELECT repo_id, COUNT(*), MAX(error) FROM shown JOIN repos ON repos.id = shown.repo_id WHERE \
+             repos.state <> 'removed' AND error IS NOT NULL AND (shown_hash IS NULL OR shown_hash <> desired_hash) \
+             GROUP BY repo_id",
+        )
+        .fetch_all(&self.read)
+        .await?;
+        Ok(rows.into_iter().map(|(repo, count, error)| (RepoId(repo), count, error)).collect())
+    }
+
+    /// How many things GitHub does not show as it should, yet. Nothing can be shown in a repository that was removed.
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn unshown_count(&self) -> Result<i64> {
-        let open: i64 =
-            sqlx::query_scalar("SELECT COUNT(*) FROM shown WHERE shown_hash IS NULL OR shown_hash <> desired_hash")
-                .fetch_one(&self.read)
-                .await?;
+        let open: i64 = sqlx::query_scalar(
+            "SELECT COUNT(*) FROM shown JOIN repos ON repos.id = shown.repo_id WHERE repos.state <> 'removed' AND \
+             (shown_hash IS NULL OR shown_hash <> desired_hash)",
+        )
+        .fetch_one(&self.read)
+        .await?;
         let dirty: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM dirty").fetch_one(&self.read).await?;
         Ok(open + dirty)
     }

@@ -22,12 +22,12 @@ use crate::{
     domain::{
         ids::{RolloutId, RunId, StepId},
         rollout::{Desired, DesiredApp, Progress},
-        run::{Context, Outcome, StepEnd},
+        run::{Context, Outcome, StepEnd, Trust},
         show::{PhaseMark, PhaseState, SlotColour, SlotMark},
     },
     engine::{Engine, EngineError, releases::RolloutDetail, rollouts::parse, runner::log_file},
     exec::log::LogReader,
-    report::{redact::Redactor, view::RolloutState},
+    report::{redact::Redactor, text::count, told, view::RolloutState},
     store::{DeliveryState, RepoState, Run, Step},
 };
 
@@ -134,6 +134,7 @@ impl Site {
         let run = store.run(id).await.map_err(|e| failed(e.into()))?.ok_or_else(missing)?;
         let view = self.engine.run_view(&run).await.map_err(&failed)?;
         let jobs = store.jobs(id).await.map_err(|e| failed(e.into()))?;
+        let ends: Vec<Outcome> = view.jobs.iter().flat_map(|j| &j.steps).filter_map(|s| s.outcome).collect();
         let mut steps = Vec::new();
         for step in store.steps(id).await.map_err(|e| failed(e.into()))? {
             let spec = jobs.iter().find(|j| j.id == step.job).map(|j| &j.spec);
@@ -181,13 +182,24 @@ impl Site {
         }
         for m in &view.config_mistakes {
             let hint = m.hint.as_ref().map(|h| format!(" Did you mean {h}?")).unwrap_or_default();
-            notes.push(Note { text: format!(".github/switchover.yml:{}: {}.{hint}", m.line, m.message), link: None });
+            let message = m.message.trim_end_matches('.');
+            notes.push(Note { text: format!(".github/switchover.yml:{}: {message}.{hint}", m.line), link: None });
         }
         if !view.conflicts.is_empty() {
             let text = format!("Conflicts with its base in {}.", view.conflicts.join(", "));
             notes.push(Note { text, link: None });
         }
-        notes.extend(view.parked.iter().map(|text| Note { text: text.clone(), link: None }));
+        notes.extend(view.parked.iter().map(|why| {
+            let text = match view.trust {
+                Trust::Parked => format!(
+                    "It {why}. Nothing of it runs before somebody who may write approves it: on GitHub, by the button \
+                     of the check `{}`.",
+                    crate::report::AND_CHECK
+                ),
+                Trust::Own | Trust::Approved(_) => why.clone(),
+            };
+            Note { text, link: None }
+        }));
         let title = match (run.context, run.pull) {
             (Context::PullRequest, Some(n)) => format!("pull request #{n}"),
             (Context::MergeGroup, _) => format!("merge group {}", run.lane),
@@ -202,7 +214,7 @@ impl Site {
             git_ref: lane(&run),
             author: run.detail.author.clone(),
             message: run.detail.message.clone(),
-            state: state_of(&run.state, run.outcome),
+            state: state_of(&run.state, run.outcome.map(|outcome| told(outcome, ends))),
             created_at: run.created_at,
             started_at: run.started_at,
             finished_at: run.finished_at,
@@ -350,22 +362,36 @@ impl Site {
             });
         }
         for run in store.recent_runs(50).await.map_err(|e| failed(e.into()))? {
+            let outcome = match run.outcome {
+                // Stopped, but perhaps after one of its steps failed.
+                Some(outcome @ (Outcome::Cancelled | Outcome::Superseded)) => {
+                    let steps = store.steps(run.id).await.map_err(|e| failed(e.into()))?;
+                    Some(told(outcome, steps.into_iter().filter_map(|s| s.outcome)))
+                }
+                outcome => outcome,
+            };
             page.runs.push(RunRow {
                 href: format!("/runs/{}", run.id),
                 repo: self.engine.full_name(run.repo).await.map_err(&failed)?,
                 git_ref: lane(&run),
                 sha: run.head.to_string(),
                 subject: crate::engine::releases::first_line(&run.detail.message),
-                state: state_of(&run.state, run.outcome),
+                state: state_of(&run.state, outcome),
                 created_at: run.created_at,
                 millis: run.finished_at.map(|end| crate::report::text::between(run.created_at, end)),
             });
         }
+        let refused = store.refused_by_repo().await.map_err(|e| failed(e.into()))?;
         for repo in store.repos().await.map_err(|e| failed(e.into()))? {
+            let unshown = refused.iter().find(|(id, _, _)| *id == repo.info.repo.id).map(|(_, n, why)| {
+                let things = count(n.unsigned_abs(), "thing is", "things are");
+                format!("{things} not on GitHub yet: {why}")
+            });
             let full_name = repo.info.repo.full_name();
             page.repositories.push(RepositoryRow {
                 href: self.repo_url(&full_name),
                 repo: full_name,
+                unshown,
                 stopped: match repo.state {
                     RepoState::Active if repo.info.archived => Some("archived".into()),
                     RepoState::Active => None,

@@ -221,7 +221,15 @@ impl Store {
         let row = sqlx::query("SELECT * FROM runs WHERE id = $1").bind(job.run.to_string()).fetch_one(&mut *tx).await?;
         let mut run = read_run(&row)?;
         match note {
-            JobNote::Error(note) => run.detail.error = Some(note.to_owned()),
+            JobNote::Error(note) => {
+                run.detail.error = Some(note.to_owned());
+                // The job's steps that will not run tell why, each in its own check.
+                sqlx::query("UPDATE steps SET note = $2 WHERE job_id = $1 AND state <> 'done'")
+                    .bind(job.id.to_string())
+                    .bind(note)
+                    .execute(&mut *tx)
+                    .await?;
+            }
             JobNote::Worth(note) if run.detail.notes.iter().any(|n| n == note) => return Ok(()),
             JobNote::Worth(note) => run.detail.notes.push(note.to_owned()),
         }

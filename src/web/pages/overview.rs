@@ -70,6 +70,8 @@ pub struct RepositoryRow {
     pub href: String,
     /// Why it gets no runs, if it gets none: archived, suspended.
     pub stopped: Option<String>,
+    /// How much of it GitHub does not show, and what it said when it was asked to.
+    pub unshown: Option<String>,
 }
 
 /// One delivery that needs somebody.

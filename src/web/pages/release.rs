@@ -43,7 +43,7 @@ pub struct ReleasePage {
     pub probes: Vec<ProbeFigures>,
     /// What is to be said: warnings, why it stopped, what holds the environment.
     pub notes: Vec<Note>,
-    /// Commands that make sense now, such as `/rollback production`.
+    /// Commands that make sense now, such as `switchover rollback production`.
     pub commands: Vec<String>,
     /// Digests: app and what was released.
     pub digests: Vec<(String, String)>,

@@ -77,6 +77,23 @@ async fn a_failing_step_says_its_last_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_not_there_stands_in_the_check_of_its_step() {
+    let rig = Rig::start().await;
+    // The second app's command names a tool whose image is known: of no use to steps on this host.
+    let config = "version: 1\napps:\n  missing:\n    path: nowhere\n    steps:\n      a: {run: \"true\"}\n  web:\n    \
+                  steps:\n      test: {run: \"true # npm\"}\n";
+    let sha = rig.push("main", &[(".github/switchover.yml", Some(config))], "missing").await;
+    let all = rig.check(&sha, "switchover").await;
+    assert!(!all.output.summary.as_deref().unwrap_or_default().contains("in a container"), "{:?}", all.output);
+    let check = rig.check(&sha, "missing / a (push)").await;
+    assert_eq!(check.conclusion.as_deref(), Some("cancelled"));
+    let (title, said) = (check.output.title.unwrap_or_default(), check.output.summary.unwrap_or_default());
+    assert!(title.starts_with("Not run: The folder `nowhere` of app missing is not in"), "{title}");
+    assert!(!said.contains("The whole log") && said.ends_with("press **Re-run**."), "{said}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_release_without_a_place_says_so_in_its_check() {
     const DEPLOY: &str = "deploy (production)";
     let mut rig = Rig::start().await;

@@ -1,8 +1,10 @@
 //! GitHub down, slow, limiting, losing responses; webhooks lost, doubled, out of order: all of it shown once in the end.
 
-use switchover::demo::github::{Effect, HookEffect, HookFault};
+use std::time::{Duration, Instant};
 
-use super::rig::Rig;
+use switchover::demo::github::{Effect, HookEffect, HookFault, model::Model};
+
+use super::rig::{NAME, OWNER, PATIENCE, Rig, TRUSTED};
 
 const CONFIG: &str =
     "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n      lint: {run: \"true\"}\n";
@@ -19,6 +21,19 @@ async fn shown_once(rig: &Rig, sha: &str) {
     for name in ["switchover", "web / test (push)", "web / lint (push)"] {
         assert_eq!(rig.conclusion(sha, name).await, "success", "{name}");
         assert_eq!(rig.counts(sha, name).0, 1, "{name}: once");
+    }
+}
+
+/// Waits until `explain` says so of a commit.
+async fn explained(rig: &Rig, sha: &str, so: &dyn Fn(&str) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = rig.control.about("explain", sha).await.expect("explained");
+        if so(&text) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -74,5 +89,64 @@ async fn webhooks_lost_doubled_and_out_of_order() {
         rig.control.about("sweep", "").await.expect("swept");
         shown_once(&rig, &lost).await;
     }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_ends_loses_no_check() {
+    let rig = begun().await;
+    for (status, count) in [(404, 6), (403, 1000)] {
+        rig.github.faults().on("POST", "/check-runs", count, Effect::Status { status, retry_after: None });
+    }
+    let tries = |m: &Model| m.log.iter().filter(|e| e.method == "POST" && e.path.contains("/check-runs")).count();
+    let before = rig.github.read(tries);
+    let sha = rig.push("main", &[("n", Some("refused"))], "refused").await;
+    // Each of the three checks is tried four times: that once was the end of it.
+    rig.wait("tries in vain", |m| (tries(m) >= before + 12).then_some(())).await;
+    let text = rig.control.about("explain", &sha).await.expect("explained");
+    assert!(text.contains("not on GitHub yet: step:") && text.contains("(GitHub "), "{text}");
+    rig.github.faults().clear();
+    shown_once(&rig, &sha).await;
+    // What GitHub shows is noted a moment later.
+    explained(&rig, &sha, &|text| !text.contains("not on GitHub")).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_suspension_stopped_is_shown_after_it() {
+    let rig = Rig::start().await;
+    let config = CONFIG.replace("\"true\"", "\"sleep 600\"");
+    let sha = rig.push("main", &[(".github/switchover.yml", Some(&config))], "long").await;
+    rig.wait("the step to run", |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&sha);
+        checks.into_iter().any(|c| c.name == "web / test (push)" && c.status == "in_progress").then_some(())
+    })
+    .await;
+    let installation = rig.github.read(|m| m.installations.keys().next().copied()).expect("installed");
+    rig.github.suspend(installation, true).expect("suspended");
+    explained(&rig, &sha, &|text| text.contains("the installation is suspended: it waits until that ends")).await;
+    rig.github.suspend(installation, false).expect("back");
+    assert_eq!(rig.conclusion(&sha, "switchover").await, "cancelled");
+    assert_eq!(rig.counts(&sha, "switchover").0, 1);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_slack_does_not_keep_the_server() {
+    // It takes every connection and never answers.
+    let silent = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let mut rig = Rig::start_with(&|root| {
+        let file = root.join("slack");
+        std::fs::write(&file, format!("http://{address}/services/x")).expect("written");
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("set");
+        format!("slack_url_file = \"{}\"\n{TRUSTED}", file.display())
+    })
+    .await;
+    let sha = rig.push("main", &[(".github/switchover.yml", Some(CONFIG))], "begin").await;
+    assert_eq!(rig.conclusion(&sha, "switchover").await, "success");
+    let _held = tokio::time::timeout(PATIENCE, silent.accept()).await.expect("in time").expect("a message");
+    // One message may take ten seconds, and four wait.
+    assert!(rig.end(Duration::from_secs(8)).await, "it still waits for Slack: {}", rig.log());
     rig.stop().await;
 }

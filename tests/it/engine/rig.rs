@@ -191,6 +191,14 @@ impl Rig {
         }
     }
 
+    /// Asks the server to end gently; false when it did not within the time.
+    pub async fn end(&mut self, limit: Duration) -> bool {
+        let Some(mut server) = self.server.take() else { return true };
+        let pid = server.id().and_then(|id| id.try_into().ok()).expect("it runs");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).expect("told");
+        tokio::time::timeout(limit, server.wait()).await.is_ok()
+    }
+
     pub async fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill().await.expect("killed");

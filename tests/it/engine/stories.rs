@@ -1,13 +1,20 @@
 //! What people do: pull requests, forks, merges, re-runs, rollbacks.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use switchover::{
-    demo::github::NewPull,
+    demo::github::{
+        NewPull,
+        model::{Model, Role},
+    },
     engine::commands::{Command, Verb},
 };
 
-use super::rig::{ANN, NAME, OWNER, Rig, released_config};
+use super::rig::{ANN, NAME, OWNER, PATIENCE, Rig, released_config};
 
 const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"test ! -e broken\"}\n";
 
@@ -51,20 +58,94 @@ async fn a_conflict_is_said_plainly() {
     rig.stop().await;
 }
 
+/// Somebody presses "Approve and run" on the commit's check; what came of it.
+async fn approve(rig: &Rig, sha: &str, login: &str) -> String {
+    let clicks = |m: &Model| -> Vec<String> {
+        let all = m.deliveries.values().filter(|d| d.action.as_deref() == Some("requested_action"));
+        all.map(|d| d.guid.clone()).collect()
+    };
+    let check = rig.check(sha, "switchover").await;
+    let before = rig.github.read(clicks);
+    rig.github.press(rig.repo, check.id, "ok-to-test", login).expect("a button");
+    let click = rig.wait("the click", |m| clicks(m).into_iter().find(|c| !before.contains(c))).await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = rig.control.about("explain", &click).await.unwrap_or_default();
+        if text.contains("state: done") {
+            return text;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_is_parked_until_somebody_looked_at_it() {
+    const TEST: &str = "web / test (pull_request)";
     let rig = begun(CONFIG).await;
     rig.github.create_user("eve").expect("made");
+    rig.github.permission(rig.repo, "bob", Role::Read, None).expect("granted");
     let fork = rig.github.fork(rig.repo, "eve").await.expect("forked");
-    let sha = rig.github.commit(fork, "mine", &[("evil", Some("x"))], "mine", "eve").await.expect("pushed");
+    let first = rig.github.commit(fork, "mine", &[("evil", Some("x"))], "mine", "eve").await.expect("pushed");
     let new = NewPull { head_repo: Some(fork), ..pull("mine") };
     rig.github.open_pull(rig.repo, "eve", new).await.expect("opened");
-    let check = rig.check(&sha, "switchover").await;
+    let check = rig.check(&first, "switchover").await;
     assert_eq!(check.conclusion.as_deref(), Some("action_required"));
-    let ran = rig
-        .github
-        .read(|m| m.repo(OWNER, NAME).map(|r| r.checks.values().any(|c| c.head_sha == sha && c.name.contains("test"))));
-    assert_eq!(ran, Some(false), "nothing of a stranger runs");
+    let said = check.output.summary.clone().unwrap_or_default();
+    for words in ["This comes from a fork and was opened by eve; ", &first, "press **Approve and run**"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    // Whoever may only read, or wrote it, approves nothing.
+    for login in ["bob", "eve"] {
+        let answer = approve(&rig, &first, login).await;
+        assert!(answer.contains(&format!("{login} may not write to acme/shop")), "{answer}");
+    }
+    // A click on what is not the head any more was for something else.
+    let second = rig.github.commit(fork, "mine", &[("evil", Some("y"))], "again", "eve").await.expect("pushed");
+    assert_eq!(rig.conclusion(&second, "switchover").await, "action_required");
+    let answer = approve(&rig, &first, ANN).await;
+    assert!(answer.contains(&format!("stands at {} now", &second[..7])), "{answer}");
+    let tests = |m: &Model, sha: &str| {
+        let repo = m.repo(OWNER, NAME).expect("there");
+        repo.checks.values().filter(|c| c.head_sha == sha && c.name == TEST && c.status == "completed").count()
+    };
+    assert_eq!(rig.github.read(|m| tests(m, &first) + tests(m, &second)), 0, "nothing of a stranger runs");
+    approve(&rig, &second, ANN).await;
+    rig.wait("a green check", |m| {
+        let checks = m.repo(OWNER, NAME)?.latest_checks(&second);
+        let green = checks.into_iter().find(|c| c.name == "switchover")?.conclusion.as_deref() == Some("success");
+        green.then_some(())
+    })
+    .await;
+    let check = rig.check(&second, TEST).await;
+    let said = check.output.summary.unwrap_or_default();
+    assert!(said.contains(&format!("it runs because `{}` was approved", &second[..7])), "{said}");
+    // The same commit again needs no second look.
+    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
+    rig.wait("a second test", |m| (tests(m, &second) == 2).then_some(())).await;
+    assert_eq!(rig.github.read(|m| tests(m, &first)), 0);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_pull_request_is_told_alike_everywhere() {
+    let rig = begun(CONFIG).await;
+    let config = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"exit 1\"}\n  slow:\n    steps:\n      \
+                  test: {run: \"sleep 600\"}\n";
+    let sha = rig.push("change", &[(".github/switchover.yml", Some(config))], "break it").await;
+    let number = rig.github.open_pull(rig.repo, ANN, pull("change")).await.expect("opened");
+    assert_eq!(rig.conclusion(&sha, "web / test (pull_request)").await, "failure");
+    rig.github.close_pull(rig.repo, number, ANN).expect("closed");
+    let check = rig.check(&sha, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"));
+    let url = check.details_url.expect("a link");
+    let text = async |url: &str| reqwest::get(url).await.expect("answered").text().await.expect("text");
+    let (run, root) = (text(&url).await, &url[..url.find("/runs/").expect("a run's page")]);
+    let head = run.find("id=\"run-state\"").map(|at| &run[at..at + 150]).unwrap_or_default();
+    assert!(head.contains("failed") && !head.contains("cancelled"), "{head}");
+    let overview = text(root).await;
+    let lately = overview.find("overview-runs").map(|at| &overview[at..at + 500]).unwrap_or_default();
+    assert!(lately.contains("failed") && !lately.contains("cancelled"), "{lately}");
     rig.stop().await;
 }
 

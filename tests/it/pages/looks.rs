@@ -252,14 +252,14 @@ fn a_release_page_words_its_figures_as_what_they_are() {
         "3 of 24,841 probes failed.",
         "38 ms from the flip to the last answer of the old version.",
         "rolled back",
-        "/resume production",
+        "switchover resume production",
         "2 commits by <bdi>Ada Lovelace, Grace Hopper</bdi>",
         "The watch took it back",
     ] {
         assert!(html.contains(words), "{words}:\n{html}");
     }
     let good = sample::Pages::new(0, true).release_page(false).render();
-    for words in ["0 of 24,841 probes failed.", "/rollback production"] {
+    for words in ["0 of 24,841 probes failed.", "switchover rollback production"] {
         assert!(good.contains(words), "{words}:\n{good}");
     }
     // A release that nobody probed claims nothing.

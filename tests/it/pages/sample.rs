@@ -229,9 +229,9 @@ impl Pages {
                 Vec::new()
             },
             commands: if back {
-                vec!["/resume production".to_owned()]
+                vec!["switchover resume production".to_owned()]
             } else {
-                vec!["/rollback production".to_owned(), "/lock production --reason …".to_owned()]
+                vec!["switchover rollback production".to_owned()]
             },
             digests: vec![
                 ("backend".to_owned(), format!("sha256:{}", "4b".repeat(32))),
@@ -330,11 +330,13 @@ impl Source for Pages {
                     repo: "acme/shop".to_owned(),
                     href: "https://github.example/acme/shop".to_owned(),
                     stopped: None,
+                    unshown: Some(self.outside("2 things are not on GitHub yet: GitHub answered 503")),
                 },
                 RepositoryRow {
                     repo: "acme/old".to_owned(),
                     href: "javascript:alert(1)".to_owned(),
                     stopped: Some("archived".to_owned()),
+                    unshown: None,
                 },
             ],
             deliveries: vec![DeliveryRow {

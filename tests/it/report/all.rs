@@ -6,13 +6,13 @@ use switchover::{
         run::{Context, Outcome, StepEnd, Trust},
     },
     report::{
-        and_check,
+        and_check, told,
         view::{MistakeView, Pointer, RunView, StepView},
     },
 };
 use uuid::Uuid;
 
-use super::{done, ended, failing_tests, job, passed, pointer, queued, run, running};
+use super::{at, done, ended, failing_tests, job, passed, pointer, queued, run, running};
 
 fn of(runs: &[RunView]) -> CheckRun {
     let check = and_check(&runs[0].head_sha, runs);
@@ -59,11 +59,7 @@ fn green_is_the_and_of_every_context() {
 
     - The app backend was found by backend/Cargo.toml.
 
-    To run it again, say in a comment:
-
-    ```
-    /test
-    ```
+    To run all of it again, press **Re-run**.
     "#);
 }
 
@@ -85,11 +81,7 @@ fn a_failure_in_any_context_fails_it() {
     | [backend / build (push)](https://ci.example/steps/2) | ✓ passed | Passed in 34 s |
     | [backend / test (pull\_request)](https://ci.example/steps/11) | ✗ failed | 118 passed, 2 failed, 1 flaky in 34 s |
 
-    To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    To run all of it again, press **Re-run**; for one app alone, on its own check.
     "#);
 }
 
@@ -251,20 +243,58 @@ fn a_fork_waits_for_a_person() {
 
     Commit [`0123456`](https://github.example/acme/shop/commit/0123456789abcdef0123456789abcdef0123456a) of `feature/cart`, merged into `main` ([`bbbbbbb`](https://github.example/acme/shop/commit/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb)) ([pull request 12](https://github.example/acme/shop/pull/12)). Not the repository's own code: nothing runs before somebody approves it.
 
-    This comes from the fork eve/shop. Nothing of it runs before somebody who may write here has looked at the change and approves exactly this commit (`0123456789abcdef0123456789abcdef0123456a`) by a comment, as below. A later push waits again. It never gets a secret.
+    This comes from the fork eve/shop. Nothing of it runs before somebody who may write here, and did not open the pull request, has looked at the change and approves exactly this commit (`0123456789abcdef0123456789abcdef0123456a`). A later push waits again. It never gets a secret.
 
-    To let exactly this commit run, a person who may write says:
-
-    ```
-    /ok-to-test @0123456789abcdef0123456789abcdef0123456a
-    ```
+    To let exactly this commit run, press **Approve and run** on this check.
     "#);
+    let buttons = of(&[fork.clone()]).actions;
+    assert_eq!(buttons.iter().map(|a| a.identifier.as_str()).collect::<Vec<_>>(), ["ok-to-test"]);
+    // "REST API endpoints for check runs": actions.
+    assert!(buttons[0].label.len() <= 20 && buttons[0].description.len() <= 40);
     let mut approved = green();
     approved.trust = Trust::Approved(approved.head_sha.clone());
     assert!(of(&[approved]).summary.contains("it runs because `0123456` was approved"));
     fork.outcome = Some(Outcome::Superseded);
     fork.superseded_by = Some(pointer('f'));
-    assert_eq!(of(&[fork]).conclusion, Some(Conclusion::Cancelled));
+    assert_eq!(of(&[fork.clone()]).conclusion, Some(Conclusion::Cancelled));
+    assert!(of(&[fork]).actions.is_empty());
+}
+
+#[test]
+fn what_waits_for_the_operator_has_no_button() {
+    let mut own = run(vec![]);
+    own.outcome = Some(Outcome::ActionRequired);
+    own.parked = Some("Its operator must name the repository, then press Re-run.".into());
+    let check = of(&[own]);
+    assert_eq!(check.conclusion, Some(Conclusion::ActionRequired));
+    assert_eq!(check.title, "Waits for the operator of this server");
+    assert!(check.actions.is_empty());
+    assert!(
+        check.summary.ends_with("\n\nIts operator must name the repository, then press Re-run."),
+        "{}",
+        check.summary
+    );
+}
+
+#[test]
+fn a_stopped_run_with_a_failed_step_has_failed() {
+    let failed = done(1, "test", Outcome::Failure, StepEnd::Exited(1));
+    let stopped = StepView { started: None, result: None, ..done(2, "build", Outcome::Cancelled, StepEnd::Cancelled) };
+    for outcome in [Outcome::Cancelled, Outcome::Superseded] {
+        let run = ended(vec![job("backend", vec![failed.clone(), stopped.clone()])], outcome);
+        assert_eq!(of(&[run]).conclusion, Some(Conclusion::Failure));
+        assert_eq!(told(outcome, [Outcome::Failure, Outcome::Cancelled]), Outcome::Failure);
+        assert_eq!(told(outcome, [Outcome::Success, Outcome::Cancelled]), outcome);
+    }
+}
+
+#[test]
+fn the_time_between_a_push_and_its_pull_request_is_nobodys() {
+    let mut later = green();
+    later.created_at = at(600);
+    later.finished_at = Some(at(660));
+    let check = of(&[later, pushed(green())]);
+    assert_eq!(check.title, "4 checks passed in 2 m 10 s");
 }
 
 #[test]

@@ -54,11 +54,10 @@ fn a_release_shows_its_line_its_figures_and_what_goes_live() {
     - [`0123456`](https://github.example/acme/shop/commit/0123456789abcdef0123456789abcdef0123456a) Add a cart (#&#8203;12) (Alice)
     - [`ddddddd`](https://github.example/acme/shop/commit/dddddddddddddddddddddddddddddddddddddddd) Thank @&#8203;bob &#124; fix (bob)
 
-    [The whole story](https://ci.example/rollouts/7). What can be done now, in a comment:
+    [The whole story](https://ci.example/rollouts/7). Press a button of this check, or say on the server:
 
     ```
-    /rollback production
-    switchover rollback production    # on the server
+    switchover rollback production
     ```
     "#);
 }
@@ -101,14 +100,21 @@ fn what_waits_for_a_yes_is_completed_and_has_buttons() {
     | --- | --- | --- |
     | backend | `sha256:2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881` |  |
 
-    [The whole story](https://ci.example/rollouts/7). What can be done now, in a comment:
+    [The whole story](https://ci.example/rollouts/7). Press a button of this check, or say on the server:
 
     ```
-    /promote production
-    /cancel
-    switchover promote production    # on the server
+    switchover promote production
+    switchover cancel production
     ```
     "#);
+    // The wait for a person is no work of ours.
+    let live = RolloutView {
+        phases: vec![phase("Prepare", 0, Some(8)), phase("Wait", 8, Some(3608)), phase("Switch", 3608, Some(3609))],
+        switched_at: Some(at(3609)),
+        started_at: Some(at(0)),
+        ..rollout(RolloutState::Live)
+    };
+    assert_eq!(deploy_check(&live).title, "0123456 is live after 9 s");
 }
 
 #[test]
@@ -129,7 +135,8 @@ fn a_release_that_was_taken_back_says_why_and_what_serves() {
         goes_live: None,
         ..live()
     };
-    let check = deploy_check(&RolloutView { state: RolloutState::RolledBack, ..back });
+    let back = RolloutView { state: RolloutState::RolledBack, ..back };
+    let check = deploy_check(&back);
     assert_eq!(check.conclusion, Some(Conclusion::Failure));
     assert!(check.actions.is_empty());
     assert_snapshot!(check.summary, @r#"
@@ -170,13 +177,16 @@ fn a_release_that_was_taken_back_says_why_and_what_serves() {
     panicked at src/main.rs:3
     ```
 
-    [The whole story](https://ci.example/rollouts/7). What can be done now, in a comment:
+    [The whole story](https://ci.example/rollouts/7). What can be done now on the server:
 
     ```
-    /resume production
-    switchover resume production    # on the server
+    switchover resume production
     ```
     "#);
+    // The watch holds nothing: the next commit is most likely the mend.
+    let check = deploy_check(&RolloutView { hold: None, ..back });
+    assert!(check.summary.contains("serves again. The environment is not held: the next commit is released as usual."));
+    assert!(!check.summary.contains("resume"), "{}", check.summary);
 }
 
 #[test]
@@ -221,18 +231,18 @@ fn each_state_has_its_words_buttons_and_deployment() {
         ));
     }
     assert_snapshot!(lines.join("\n"), @r#"
-    Queued | - | queued | Waits: because |  | /cancel
-    Running | - | in_progress | Prepare: because |  | /cancel
-    WaitingForApproval | action_required | pending | 0123456 waits for somebody to promote it | promote,cancel | /promote production ; /cancel ; switchover promote production    # on the server
+    Queued | - | queued | Waits: because |  | switchover cancel production
+    Running | - | in_progress | Prepare: because |  | switchover cancel production
+    WaitingForApproval | action_required | pending | 0123456 waits for somebody to promote it | promote,cancel | switchover promote production ; switchover cancel production
     RollingBack | - | in_progress | On the way back: because |  | 
-    Live | success | success | 0123456 is live | rollback | /rollback production ; switchover rollback production    # on the server
+    Live | success | success | 0123456 is live | rollback | switchover rollback production
     Replaced | success | inactive | 0123456 was live and has been replaced |  | 
-    RolledBack | failure | failure | Taken back: because |  | /resume production ; switchover resume production    # on the server
-    Failed | failure | failure | Not released: because |  | /deploy production @0123456789abcdef0123456789abcdef0123456a
-    Cancelled | cancelled | inactive | Called off: because |  | /deploy production @0123456789abcdef0123456789abcdef0123456a
+    RolledBack | failure | failure | Taken back: because |  | 
+    Failed | failure | failure | Not released: because |  | 
+    Cancelled | cancelled | inactive | Called off: because |  | 
     Superseded | cancelled | inactive | A newer release took its place: because |  | 
-    Infrastructure | cancelled | error | Not the commit's fault: because |  | /deploy production @0123456789abcdef0123456789abcdef0123456a
-    Stuck | action_required | error | Stuck: because |  | /rollback production ; switchover rollback production    # on the server
+    Infrastructure | cancelled | error | Not the commit's fault: because |  | 
+    Stuck | action_required | error | Stuck: because |  | switchover rollback production
     "#);
 }
 

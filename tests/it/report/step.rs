@@ -53,11 +53,7 @@ fn failed_tests_stand_in_title_summary_text_and_on_their_lines() {
 
     CPU time 1 m 2 s, peak memory 512 MiB.
 
-    [The whole log](https://ci.example/steps/11). To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    [The whole log](https://ci.example/steps/11). To run it again, press **Re-run**.
     "#);
     assert_snapshot!(check.text.as_deref().unwrap_or_default(), @r#"
     **shop.CartTest › sums**
@@ -119,11 +115,7 @@ fn a_log_without_a_report_shows_its_last_lines() {
     @alice #1
     ````
 
-    [The whole log](https://ci.example/steps/3). To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    [The whole log](https://ci.example/steps/3). To run it again, press **Re-run**.
     "#);
     assert_eq!(shown.text, None);
 }
@@ -180,6 +172,12 @@ fn titles_say_how_each_step_stands() {
     backend / n (pull_request) | success | 118 passed, unchanged since eeeeeee
     backend / o (pull_request) | - | Running
     "#);
+    // Where no earlier step is to blame, its note is.
+    let never = StepView { note: Some("no folder `x`".into()), started: None, ..view.jobs[0].steps[10].clone() };
+    let alone = ended(vec![job("backend", vec![never])], Outcome::Failure);
+    let check = step_check(&alone, &alone.jobs[0], &alone.jobs[0].steps[0]);
+    assert_eq!(check.title, "Not run: no folder `x`");
+    assert!(check.summary.ends_with("- no folder \\`x\\`\n\nTo run it again, press **Re-run**."), "{}", check.summary);
 }
 
 #[test]
@@ -221,11 +219,7 @@ fn what_did_not_run_is_explained_and_never_counts_as_passed() {
     - 200 ms `shop.CartTest › rounds`
     - 200 ms `shop.CartTest › sums`
 
-    [The whole log](https://ci.example/steps/11). To run the tests again, say in a comment:
-
-    ```
-    /test
-    ```
+    To run it again, press **Re-run**.
 
     =====
     cancelled: Not the commit's fault: could not be run to its end
@@ -237,11 +231,7 @@ fn what_did_not_run_is_explained_and_never_counts_as_passed() {
 
     - the disk of the server is full
 
-    [The whole log](https://ci.example/steps/13). To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    [The whole log](https://ci.example/steps/13). To run it again, press **Re-run**.
 
     =====
     timed_out: Timed out after 34 s
@@ -253,11 +243,7 @@ fn what_did_not_run_is_explained_and_never_counts_as_passed() {
 
     CPU time 1 m 2 s, peak memory 512 MiB.
 
-    [The whole log](https://ci.example/steps/5). To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    [The whole log](https://ci.example/steps/5). To run it again, press **Re-run**.
 
     =====
     cancelled: Not run: lint failed
@@ -267,11 +253,7 @@ fn what_did_not_run_is_explained_and_never_counts_as_passed() {
 
     Steps of an app run in order, and `lint` came before it: [Exit code 2 after 34 s](https://ci.example/steps/1).
 
-    [The whole log](https://ci.example/steps/2). To run what failed or is missing again, press **Re-run** or say in a comment:
-
-    ```
-    /retest
-    ```
+    To run it again, press **Re-run**.
 
     =====
     cancelled: Superseded by fffffff
