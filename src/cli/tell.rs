@@ -178,6 +178,9 @@ fn print_status(s: &Status) {
             }
         }
     }
+    for app in &s.left_over {
+        println!("  left over {app}: no part of what is live, and runs on until somebody stops it");
+    }
     if let Some(why) = &s.unreadable {
         println!("  unknown   the live system can't be read: {why}");
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Engine, EngineError,
-    commands::{Command, Verb},
+    commands::{Command, Verb, not_serving},
     planner,
 };
 use crate::{
@@ -223,11 +223,21 @@ pub async fn button(
             sender.login, row.environment, row.environment, repo.default_branch
         )));
     }
+    // The check of a release stays for ever, and so does its button on a page that was opened long ago.
+    if verb == Verb::Rollback
+        && let Some(environment) = engine.store.environment(row.repo, &row.environment).await?
+    {
+        let open = engine.open_rollout(row.repo, &row.environment).await?;
+        let serving = engine.serving(&environment, open.as_ref()).await?;
+        if serving.as_ref().is_none_or(|s| s.id != row.id) {
+            return Err(not_serving(&row.environment, &row.sha, serving.as_ref()));
+        }
+    }
     let command = Command {
         verb,
         repository: Some(repo.repo.full_name()),
         environment: Some(row.environment.clone()),
-        sha: (verb == Verb::Promote).then(|| head.clone()),
+        sha: (verb != Verb::Resume).then(|| head.clone()),
         to: None,
         actor: sender.login.clone(),
     };

@@ -1,21 +1,21 @@
 //! What people ask for: promote, rollback, resume, cancel, re-run. The command line, buttons and (later) comments all
 //! come through here, and look at permission, commit and lock again right before the effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Engine, EngineError,
+    Engine, EngineError, back,
     releases::{Request, RolloutDetail},
-    rollouts::parse,
+    rollouts::{self, parse},
 };
 use crate::{
     clock,
     domain::{
         config::DeployFrom,
         ids::{AppName, Digest, RepoId, RolloutId, Sha},
-        rollout::{Desired, Kind, Live, Phase, Progress, desired::same_content},
+        rollout::{Desired, Kind, Live, Phase, Progress},
     },
     store::{EnvironmentRow, NewRollout, RepoState, RolloutRow, json_of},
 };
@@ -66,6 +66,10 @@ pub struct Status {
     pub since: Option<jiff::Timestamp>,
     /// What the live system says.
     pub live: Option<Live>,
+    /// Apps that run and are no part of what is live: they were taken out of the configuration, or the release that is gone
+    /// back to had none of them.
+    #[serde(default)]
+    pub left_over: Vec<AppName>,
     /// Why the live system can't be read.
     pub unreadable: Option<String>,
     /// Why automatic releases are stopped, and by whom.
@@ -93,7 +97,7 @@ impl Engine {
                 self.wake.rollouts.notify_one();
                 Ok(format!("{name} goes on: automatic releases are taken again"))
             }
-            Verb::Cancel => self.cancel(repo, &name).await,
+            Verb::Cancel => self.cancel(repo, &name, command).await,
             Verb::Promote => self.promote(repo, &name, command).await,
             Verb::Rollback => self.rollback(repo, &environment, command).await,
             Verb::Rebuild => self.rebuild(repo, &name, &command.actor).await,
@@ -103,14 +107,22 @@ impl Engine {
     async fn place(&self, command: &Command) -> Result<(RepoId, EnvironmentRow), EngineError> {
         let mut found = Vec::new();
         let mut known = Vec::new();
-        for environment in self.store.environments().await? {
-            let full_name = self.full_name(environment.repo).await?;
-            let repo_fits = command.repository.as_ref().is_none_or(|r| r.eq_ignore_ascii_case(&full_name));
+        let mut look = |environment: EnvironmentRow, full_name: &str| {
+            let repo_fits = command.repository.as_ref().is_none_or(|r| r.eq_ignore_ascii_case(full_name));
             let name_fits = command.environment.as_ref().is_none_or(|e| *e == environment.name);
             known.push(format!("{} of {full_name}", environment.name));
             if repo_fits && name_fits {
                 found.push((environment.repo, environment));
             }
+        };
+        let released = self.store.environments().await?;
+        for environment in released.clone() {
+            let full_name = self.full_name(environment.repo).await?;
+            look(environment, &full_name);
+        }
+        // The first release to an environment may be a promotion.
+        for (environment, full_name) in self.never_released(&released, command).await? {
+            look(environment, &full_name);
         }
         match found.len() {
             1 => Ok(found.remove(0)),
@@ -125,18 +137,56 @@ impl Engine {
         }
     }
 
-    async fn open_rollout(&self, repo: RepoId, environment: &str) -> Result<Option<RolloutRow>, EngineError> {
+    /// Environments of the default branches' configurations to which nothing was released yet, where a command may mean one
+    /// of them: a promotion, or a name that is no other's.
+    async fn never_released(
+        &self,
+        released: &[EnvironmentRow],
+        command: &Command,
+    ) -> Result<Vec<(EnvironmentRow, String)>, EngineError> {
+        let named = command.environment.as_ref();
+        if command.verb != Verb::Promote && named.is_none_or(|n| released.iter().any(|e| e.name == *n)) {
+            return Ok(Vec::new());
+        }
+        let mut all = Vec::new();
+        for repo in self.store.repos().await?.into_iter().filter(|r| r.state == RepoState::Active) {
+            let (id, full_name) = (repo.info.repo.id, repo.info.repo.full_name());
+            // One that can't be read must not keep a command from another.
+            let Ok(Some(policy)) = self.policy(&repo.info).await else { continue };
+            for name in policy.environments.keys() {
+                if !released.iter().any(|e| e.repo == id && e.name == name.as_str()) {
+                    all.push((EnvironmentRow::never_released(id, name.to_string()), full_name.clone()));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    pub(super) async fn open_rollout(
+        &self,
+        repo: RepoId,
+        environment: &str,
+    ) -> Result<Option<RolloutRow>, EngineError> {
         let open = self.store.open_rollouts().await?;
         let mut here: Vec<_> = open.into_iter().filter(|r| r.repo == repo && r.environment == environment).collect();
-        // The active one rules; otherwise the newest that waits.
-        here.sort_by_key(|r| (r.state == "active", r.id));
+        // The active one rules; otherwise a rollback, and the newest that waits.
+        here.sort_by_key(|r| (r.state == "active", r.kind == "rollback", r.id));
         Ok(here.pop())
     }
 
-    async fn cancel(&self, repo: RepoId, name: &str) -> Result<String, EngineError> {
+    async fn cancel(&self, repo: RepoId, name: &str, command: &Command) -> Result<String, EngineError> {
         let Some(row) = self.open_rollout(repo, name).await? else {
             return Err(EngineError::Refused(format!("no release to {name} is under way")));
         };
+        if let Some(sha) = &command.sha
+            && *sha != row.sha
+        {
+            return Err(EngineError::Refused(format!(
+                "{} is under way to {name} now, not {}: look at that one, and cancel it if it shall not go live",
+                row.sha.short(),
+                sha.short()
+            )));
+        }
         if row.state == "gated" {
             self.store.gate_rollout(row.id, "done", Some("cancelled before it began"), clock::now()).await?;
             self.wake.report.notify_one();
@@ -164,12 +214,28 @@ impl Engine {
                     sha.short()
                 )));
             }
-            let progress: Progress = parse(&row.progress)?;
-            if matches!(progress.phase, Phase::Approve | Phase::Wait) || !progress.phase.past_switch() {
-                self.ask(row.id, |asked| asked.promote = true).await?;
-                return Ok(format!("{} goes on to {name}", row.sha.short()));
+            let (sha, progress): (_, Progress) = (row.sha.short(), parse(&row.progress)?);
+            if row.kind == "rollback" {
+                return Err(EngineError::Refused(format!("{name} is on its way back to {sha}: nothing waits for you")));
             }
-            return Err(EngineError::Refused(format!("{} is switched to {name} already", row.sha.short())));
+            if progress.phase.past_switch() {
+                return Err(EngineError::Refused(format!("{sha} is switched to {name} already")));
+            }
+            let stands = match &row.message {
+                Some(message) => message.clone(),
+                None if row.state == "active" => format!("phase {}", progress.phase.as_str()),
+                None => row.state.clone(),
+            };
+            if !parse::<Desired>(&row.desired)?.approval {
+                return Err(EngineError::Refused(format!(
+                    "nothing waits for you: {sha} goes to {name} by itself, without an approval ({stands})"
+                )));
+            }
+            self.ask(row.id, |asked| asked.promote = true).await?;
+            if row.state == "active" && matches!(progress.phase, Phase::Approve | Phase::Wait) {
+                return Ok(format!("{sha} goes on to {name}"));
+            }
+            return Ok(format!("{sha} goes on to {name} as soon as it is ready, without waiting for you ({stands})"));
         }
         self.promote_from(repo, name, command).await
     }
@@ -223,19 +289,34 @@ impl Engine {
         command: &Command,
     ) -> Result<String, EngineError> {
         let name = &environment.name;
-        if let Some(row) = self.open_rollout(repo, name).await?.filter(|r| r.state == "active") {
-            let progress: Progress = parse(&row.progress)?;
-            if progress.phase.past_switch()
-                && !progress.phase.is_last()
-                && command.to.is_none()
-                && row.kind == "release"
-            {
+        let open = self.open_rollout(repo, name).await?;
+        if let Some(sha) = &command.sha {
+            let serving = self.serving(environment, open.as_ref()).await?;
+            if serving.as_ref().is_none_or(|s| s.sha != *sha) {
+                return Err(not_serving(name, sha, serving.as_ref()));
+            }
+        }
+        if command.to.is_none() {
+            if let Some(row) = back::to_take_back(open.as_ref())? {
                 self.ask(row.id, |asked| asked.rollback = true).await?;
                 return Ok(format!("{} is being taken back from {name}", row.sha.short()));
             }
+            // Asked once more at the very end of the way back: that is not one further back.
+            if let Some((row, Phase::RolledBack)) = back::under_way(open.as_ref())? {
+                return Ok(format!("{} was taken back from {name} just now", row.sha.short()));
+            }
         }
-        let (live, target) = self.way_back(environment, command.to.as_deref()).await?;
+        let (live, target) = self.way_back(environment, open.as_ref(), command.to.as_deref()).await?;
+        if let Some(row) = open.filter(|r| r.kind == "rollback") {
+            let detail: RolloutDetail = parse(&row.detail)?;
+            let phase = parse::<Progress>(&row.progress)?.phase;
+            let given_up = row.state == "active" && matches!(phase, Phase::Failed | Phase::Cancelled | Phase::Stuck);
+            if detail.origin == Some(target.id) && !given_up {
+                return Ok(format!("{name} is on its way back to {} already", target.sha.short()));
+            }
+        }
         let mut desired: Desired = parse(&target.desired)?;
+        self.find_warm(&mut desired).await?;
         let id = RolloutId(uuid::Uuid::now_v7());
         desired.rollout = id;
         desired.kind = Kind::Rollback;
@@ -266,50 +347,6 @@ impl Engine {
         Ok(format!("{name} goes back from {} to {}", live.sha.short(), target.sha.short()))
     }
 
-    /// What is live, and the last good release that was never rolled back (or the one that `to` names).
-    async fn way_back(
-        &self,
-        environment: &EnvironmentRow,
-        to: Option<&str>,
-    ) -> Result<(RolloutRow, RolloutRow), EngineError> {
-        let name = &environment.name;
-        let rows = self.store.rollouts_of(environment.repo, name, 200).await?;
-        let Some(live) = rows.iter().find(|r| Some(r.id) == environment.live_rollout) else {
-            return Err(EngineError::Refused(format!("nothing is live in {name} yet")));
-        };
-        let mut bad = BTreeSet::new();
-        for row in &rows {
-            if row.outcome.as_deref() == Some("rolled_back") {
-                bad.insert(row.id);
-            }
-            let detail: RolloutDetail = parse(&row.detail)?;
-            if row.kind == "rollback" && row.outcome.as_deref() == Some("live") {
-                bad.extend(detail.from);
-                if let Some(from) = rows.iter().find(|r| Some(r.id) == detail.from) {
-                    bad.extend(parse::<RolloutDetail>(&from.detail)?.origin);
-                }
-            }
-        }
-        let serving: Desired = parse(&live.desired)?;
-        for row in rows.iter().filter(|r| r.kind == "release") {
-            let desired: Desired = parse(&row.desired)?;
-            let same = desired.apps.len() == serving.apps.len()
-                && desired.apps.iter().all(|a| serving.app(&a.name).is_some_and(|s| same_content(&s.slot, &a.slot)));
-            let good = matches!(row.outcome.as_deref(), Some("live" | "unchanged"));
-            let wanted = match to {
-                Some(to) => to.len() >= 7 && row.sha.as_str().starts_with(to),
-                None => !bad.contains(&row.id),
-            };
-            if good && wanted && !same && row.id < live.id {
-                return Ok((live.clone(), row.clone()));
-            }
-        }
-        Err(EngineError::Refused(match to {
-            Some(to) => format!("no good release of {to} to {name} is known, other than the one that is live"),
-            None => format!("there is no good release of {name} before {} to go back to", live.sha.short()),
-        }))
-    }
-
     /// All environments, as they are.
     ///
     /// # Errors
@@ -328,7 +365,12 @@ impl Engine {
                 Ok(target) => target.live(&key).await.map_err(|e| e.to_string()),
                 Err(e) => Err(e.to_string()),
             };
+            let left_over = match (&live, &seen) {
+                (Some(row), Ok(seen)) => rollouts::left_over(&parse(&row.desired)?, seen),
+                _ => Vec::new(),
+            };
             let open = self.open_rollout(environment.repo, &environment.name).await?;
+            let back_to = self.back_to(&environment, open.as_ref()).await?;
             let rollout = match open {
                 Some(row) => {
                     let progress: Progress = parse(&row.progress)?;
@@ -343,6 +385,7 @@ impl Engine {
                 environment: environment.name.clone(),
                 sha: live.as_ref().map(|l| l.sha.clone()),
                 since: live.as_ref().and_then(|l| l.finished_at),
+                left_over: left_over.into_iter().map(|(app, _)| app).collect(),
                 unreadable: seen.as_ref().err().cloned(),
                 live: seen.ok(),
                 held: environment.held.then(|| {
@@ -353,9 +396,22 @@ impl Engine {
                     )
                 }),
                 rollout,
-                back_to: self.way_back(&environment, None).await.ok().map(|(_, t)| t.sha),
+                back_to,
             });
         }
         Ok(all)
     }
+}
+
+/// A command is bound to what was looked at: this is something else by now.
+pub(super) fn not_serving(name: &str, sha: &Sha, serving: Option<&RolloutRow>) -> EngineError {
+    let sha = sha.short();
+    EngineError::Refused(match serving {
+        Some(row) => format!(
+            "this release of {sha} does not serve {name} any more, so there is nothing of it to roll back: {} does. Look at \
+             that one; `switchover rollback {name}` takes it back",
+            row.sha.short()
+        ),
+        None => format!("{sha} does not serve {name}: nothing does yet"),
+    })
 }

@@ -6,11 +6,13 @@
 //! * [`runner`]: jobs become test results and releases; `images`: the step that makes an image.
 //! * [`releases`]: ended runs become rollouts; gates.
 //! * [`rollouts`]: rollouts are driven through their phases; old slots are retired.
-//! * [`commands`]: what people ask for: promote, rollback, resume, re-run; `rebuild`: what is live, built anew.
+//! * [`commands`]: what people ask for: promote, rollback, resume, re-run; `rebuild`: what is live, built anew; `back`:
+//!   the way back.
 //! * [`reporter`]: GitHub is made to show what the store says; messages are sent.
 //! * [`retention`]: what is old and used by nobody goes.
 //! * [`sweeper`]: missed deliveries, branch heads.
 
+mod back;
 mod clicks;
 pub mod commands;
 pub mod explain;
@@ -18,6 +20,7 @@ pub mod facts;
 mod images;
 mod inbox;
 mod manifests;
+mod newer;
 pub mod planner;
 pub mod preview;
 mod rebuild;

@@ -400,6 +400,8 @@ pub async fn install(engine: &Engine, installation: InstallationId) -> Result<us
 
 async fn stop_repo(engine: &Engine, id: RepoId, state: RepoState) -> Result<(), EngineError> {
     engine.store.set_repo_state(id, state).await?;
+    // Its releases are stopped there, as far as they can be.
+    engine.wake.rollouts.notify_one();
     stop_runs(engine, id).await
 }
 

@@ -48,6 +48,13 @@ impl Engine {
         if run.state != "done" {
             return Err(EngineError::Refused(format!("{} is being built just now", live.sha.short())));
         }
+        // What is live is only older than what waits: there it would be built for nothing.
+        if let Some(newer) = self.newer_release(repo, &branch, &live.sha, name).await? {
+            return Err(EngineError::Refused(format!(
+                "{} would be built and not released: {newer}. Wait for that one, or `switchover cancel {name}` first",
+                live.sha.short()
+            )));
+        }
         attempt(self, None, &stored.info, &run, Reuse::Tests, None, actor).await?;
         Ok(format!("{} is built anew, and then released to {name}", live.sha.short()))
     }

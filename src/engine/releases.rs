@@ -24,7 +24,7 @@ use crate::{
     exec::git::FileEntry,
     plan,
     settings::TargetSettings,
-    store::{NewRollout, RepoState, RolloutRow, Run, json_of},
+    store::{NewRollout, RepoState, RolloutRow, Run, held_words, json_of},
 };
 
 /// Commits that are listed as going live.
@@ -128,8 +128,8 @@ impl Engine {
             if self.store.rollout_of_run(run.id, &name).await? {
                 continue;
             }
-            if let Some(newer) = self.newer_release(run, &name).await? {
-                notes.push(format!("not released to {name}: {} came after it and was released already", newer.short()));
+            if let Some(newer) = self.newer_release(run.repo, &run.lane, &run.head, &name).await? {
+                notes.push(format!("not released to {name}: {newer}"));
                 continue;
             }
             let request = Request {
@@ -145,16 +145,6 @@ impl Engine {
             notes.push(format!("released to {name} as rollout {id}"));
         }
         Ok(notes)
-    }
-
-    async fn newer_release(&self, run: &Run, environment: &str) -> Result<Option<Sha>, EngineError> {
-        for row in self.store.rollouts_of(run.repo, environment, 20).await? {
-            let newer = row.kind == "release" && row.sha != run.head;
-            if newer && self.mirrors.is_ancestor(run.repo, &run.head, &row.sha).await.unwrap_or(false) {
-                return Ok(Some(row.sha));
-            }
-        }
-        Ok(None)
     }
 
     /// Writes a new rollout; it waits for its gates.
@@ -273,7 +263,7 @@ impl Engine {
                 spec.start = None;
             }
             let slot = slot_name(request.commit, app.kind, digest, &spec, &values, &self.key);
-            apps.push(DesiredApp { name: app_name, kind: app.kind, slot, digest: digest.clone(), spec });
+            apps.push(DesiredApp { name: app_name, kind: app.kind, slot, digest: digest.clone(), spec, commit: None });
         }
         if apps.is_empty() {
             return Err(EngineError::Refused(if containers {
@@ -336,15 +326,8 @@ impl Engine {
         if let Some(environment) = self.store.environment(row.repo, &row.environment).await?
             && environment.held
         {
-            let by = environment.hold_by.as_deref().unwrap_or("somebody");
-            let why = environment.hold_reason.as_deref().unwrap_or("no reason given");
-            return Ok(Gate::Closed(
-                format!(
-                    "{} is held by {by}: {why}. `switchover resume {}` lets it go on.",
-                    row.environment, row.environment
-                ),
-                None,
-            ));
+            let (by, why) = (environment.hold_by.as_deref(), environment.hold_reason.as_deref());
+            return Ok(Gate::Closed(held_words(&row.environment, by, why), None));
         }
         let mut missing = self.missing_checks(row, &repo.info, &detail).await?;
         missing.sort();

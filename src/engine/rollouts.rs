@@ -17,19 +17,24 @@ use crate::{
         config::AppKind,
         ids::{AppName, EnvironmentName, Epoch, RepoId, RolloutId, Slot},
         rollout::{
-            Asked, Desired, Ended, EnvironmentKey, Kept, Phase, Progress, keep::in_use as rollout_needs, retire_due,
+            Asked, Desired, Ended, EnvironmentKey, Kept, Live, Phase, Progress, keep::in_use as rollout_needs,
+            retire_due,
         },
     },
     rollout::{
         Target, TargetError,
         drive::{DriveEnd, DriveError, Journal, JournalError, drive},
     },
-    store::{EnvironmentRow, RolloutRow, StoreError, json_of},
+    store::{EnvironmentRow, RepoState, RolloutRow, StoreError, json_of},
     telemetry::ResultLabel,
 };
 
 /// A rollout whose worker gave up is looked at again after this long.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Why a release was stopped that somebody else would have to begin again.
+const NO_ACCESS: &str =
+    "The App has no access to the repository any more, so the release was stopped before its switch.";
 
 type Place = (i64, String);
 
@@ -91,6 +96,7 @@ async fn look(
     }
     let open = engine.store.open_rollouts().await?;
     for row in &open {
+        call_off_without_access(engine, row).await?;
         let place = (row.repo.0, row.environment.clone());
         match (row.state.as_str(), busy.get(&place)) {
             ("queued" | "active", None) => {
@@ -135,6 +141,28 @@ async fn look(
     Ok(next)
 }
 
+/// A release of a repository that the App has no access to any more ends before its switch; past it, it goes on to its end.
+async fn call_off_without_access(engine: &Engine, row: &RolloutRow) -> Result<(), EngineError> {
+    if row.kind != "release" || row.state == "gated" || has_access(engine, row.repo).await? {
+        return Ok(());
+    }
+    let progress: Progress = parse(&row.progress)?;
+    if !progress.phase.past_switch() {
+        engine.ask(row.id, |asked| asked.cancel = true).await?;
+    }
+    Ok(())
+}
+
+async fn has_access(engine: &Engine, repo: RepoId) -> Result<bool, EngineError> {
+    Ok(engine.store.repo(repo).await?.is_some_and(|r| r.state == RepoState::Active))
+}
+
+/// What still runs in the environment and is no part of what is released.
+pub(super) fn left_over(desired: &Desired, live: &Live) -> Vec<(AppName, Slot)> {
+    let others = live.apps.iter().filter(|(name, _)| desired.app(name).is_none());
+    others.filter_map(|(name, app)| Some((name.clone(), app.active.clone()?))).collect()
+}
+
 /// A newer rollout waits: the active one is asked to make room, which it does before its switch only.
 async fn supersede(engine: &Engine, active: RolloutId, newer: &RolloutRow) -> Result<(), EngineError> {
     if newer.kind == "rollback" {
@@ -167,7 +195,16 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
     }
     let Some(row) = engine.store.claim_rollout(id, clock::now()).await? else { return Ok(()) };
     crate::failpoint::hit("rollouts.after_claim");
-    let progress: Progress = parse(&row.progress)?;
+    let mut progress: Progress = parse(&row.progress)?;
+    for (app, slot) in live.iter().flat_map(|live| left_over(&desired, live)) {
+        let words = format!(
+            "{app} is no part of this release and runs on, as slot {slot}: Switchover does not stop an app that was taken out. \
+             Stop it by hand where it runs, or put it back."
+        );
+        if !progress.messages.iter().any(|m| m.words == words) {
+            progress.say(words, clock::now());
+        }
+    }
     let asked: Asked = parse(&row.asked)?;
     let (sender, receiver) = watch::channel(asked);
     engine.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id, sender);
@@ -180,21 +217,22 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
             let outcome = end.outcome;
             let live = matches!(outcome, Ended::Live | Ended::Unchanged | Ended::Unhealthy).then_some(id);
             let hold = end.hold.then_some(end.words.as_str());
+            let words = match outcome {
+                Ended::Cancelled if !has_access(engine, row.repo).await? => NO_ACCESS,
+                _ => end.words.as_str(),
+            };
             let keep = match &end.keep {
                 Some(kept) => Some((json_of(kept)?, kept.iter().map(|k| k.until).min())),
                 // Whatever is not needed is retired soon: slots of a release that failed, for instance.
                 None => None,
             };
             let keep = keep.as_ref().map(|(json, at)| (json.as_str(), at.or(Some(clock::now()))));
-            engine
-                .store
-                .end_rollout(id, row.epoch, outcome.as_str(), &end.words, live, hold, keep, clock::now())
-                .await?;
+            engine.store.end_rollout(id, row.epoch, outcome.as_str(), words, live, hold, keep, clock::now()).await?;
             crate::failpoint::hit("rollouts.after_end");
             engine.metrics.rollouts.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
             tracing::info!(
                 rollout = %id, environment = row.environment, sha = row.sha.short(), outcome = outcome.as_str(),
-                probes = progress.prober.words(), "{}", end.words
+                probes = progress.prober.words(), "{words}"
             );
         }
         Ok(DriveEnd::HandedBack(_)) => {}

@@ -149,8 +149,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     completed_at: Option<String>,
     output: Output<'a>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    actions: Vec<CheckAction>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actions: Option<Vec<CheckAction>>,
 }
 
 #[derive(Serialize, Clone)]
@@ -272,7 +272,9 @@ impl<'a> Fitted<'a> {
             started_at: check.started_at.map(time),
             completed_at: check.completed_at.filter(|_| check.conclusion.is_some()).map(time),
             output: self.output(batch),
-            actions: actions(check),
+            // None at all takes off those that were there: said aloud, because a field that is left out may stay as it was.
+            actions: Some(actions(check))
+                .filter(|a| !a.is_empty() || (!create && check.status == CheckStatus::Completed)),
         }
     }
 
@@ -289,7 +291,7 @@ impl<'a> Fitted<'a> {
             completed_at: None,
             output: self.output(batch),
             // Left out, they would be taken off.
-            actions: actions(self.check),
+            actions: Some(actions(self.check)).filter(|a| !a.is_empty()),
         }
     }
 

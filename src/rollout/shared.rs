@@ -58,7 +58,7 @@ pub(super) fn known(desired: &Desired, app: &DesiredApp) -> [(String, String); 3
     [
         ("SWITCHOVER_RELEASE", app.slot.to_string()),
         ("SWITCHOVER_ENVIRONMENT", desired.key.environment.to_string()),
-        ("SWITCHOVER_COMMIT", desired.commit.to_string()),
+        ("SWITCHOVER_COMMIT", app.commit.as_ref().unwrap_or(&desired.commit).to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
-use super::{Result, Store, ms, rows::Of};
+use super::{Result, Store, ms, rows::Of, shown::dirty_in};
 use crate::domain::ids::{Epoch, RepoId, RolloutId};
 
 /// A stored environment.
@@ -30,6 +30,32 @@ pub struct EnvironmentRow {
     pub keep: String,
     /// When the next one of them is retired.
     pub retire_at: Option<Timestamp>,
+}
+
+impl EnvironmentRow {
+    /// One to which nothing was released yet.
+    #[must_use]
+    pub fn never_released(repo: RepoId, name: String) -> Self {
+        Self {
+            repo,
+            name,
+            held: false,
+            hold_reason: None,
+            hold_by: None,
+            hold_at: None,
+            live_rollout: None,
+            epoch: Epoch(0),
+            keep: "[]".into(),
+            retire_at: None,
+        }
+    }
+}
+
+/// Why a release waits in a held environment.
+#[must_use]
+pub fn held_words(environment: &str, by: Option<&str>, reason: Option<&str>) -> String {
+    let (by, why) = (by.unwrap_or("somebody"), reason.unwrap_or("no reason given"));
+    format!("{environment} is held by {by}: {why}. `switchover resume {environment}` lets it go on.")
 }
 
 impl Store {
@@ -148,7 +174,38 @@ pub(super) async fn hold_in(
     .bind(hold.map(|_| ms(now)))
     .execute(&mut **tx)
     .await?;
+    put_back_in(tx, repo, name, now).await?;
     Ok(())
+}
+
+/// Where the environment is held, releases that passed their gates before and have not begun wait at them again. True:
+/// there were some.
+pub(super) async fn put_back_in(
+    tx: &mut Transaction<'static, Sqlite>,
+    repo: RepoId,
+    name: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    let held: Option<(Option<String>, Option<String>)> =
+        sqlx::query_as("SELECT hold_by, hold_reason FROM environments WHERE repo_id = $1 AND name = $2 AND held = 1")
+            .bind(repo.0)
+            .bind(name)
+            .fetch_optional(&mut **tx)
+            .await?;
+    let Some((by, reason)) = held else { return Ok(false) };
+    let back: Vec<String> = sqlx::query_scalar(
+        "UPDATE rollouts SET state = 'gated', message = $3 WHERE repo_id = $1 AND environment = $2 \
+         AND state = 'queued' AND kind = 'release' RETURNING id",
+    )
+    .bind(repo.0)
+    .bind(name)
+    .bind(held_words(name, by.as_deref(), reason.as_deref()))
+    .fetch_all(&mut **tx)
+    .await?;
+    for id in &back {
+        dirty_in(&mut **tx, "rollout", repo, id, now).await?;
+    }
+    Ok(!back.is_empty())
 }
 
 fn read_environment(row: &SqliteRow) -> Result<EnvironmentRow> {

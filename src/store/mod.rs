@@ -28,7 +28,7 @@ use sqlx::{
 };
 
 pub use deliveries::{Delivery, DeliveryState, NewDelivery, Received};
-pub use environments::EnvironmentRow;
+pub use environments::{EnvironmentRow, held_words};
 pub use explain::Reason;
 pub use messages::Message;
 pub use proofs::{Made, Standing};

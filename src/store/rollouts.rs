@@ -6,7 +6,7 @@ use sqlx::{Sqlite, Transaction, sqlite::SqliteRow};
 
 use super::{
     Result, Store, StoreError,
-    environments::{hold_in, keep_in},
+    environments::{hold_in, keep_in, put_back_in},
     ms,
     rows::{Of, to_json},
     shown::dirty_in,
@@ -84,7 +84,8 @@ pub struct RolloutRow {
 }
 
 impl Store {
-    /// Writes a rollout. Others of the environment that did not begin are superseded by it; their ids are returned.
+    /// Writes a rollout. Others of the environment that did not begin are superseded by it, but a rollback never by a
+    /// release; their ids are returned.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -97,12 +98,14 @@ impl Store {
             .await?;
         let old: Vec<String> = sqlx::query_scalar(
             "UPDATE rollouts SET state = 'done', outcome = 'superseded', message = $3, finished_at = $4, epoch = epoch + 1 \
-             WHERE repo_id = $1 AND environment = $2 AND state IN ('gated', 'queued') RETURNING id",
+             WHERE repo_id = $1 AND environment = $2 AND state IN ('gated', 'queued') \
+             AND (kind = 'release' OR $5 = 'rollback') RETURNING id",
         )
         .bind(r.repo.0)
         .bind(&r.environment)
         .bind(format!("superseded by {}", r.sha.short()))
         .bind(ms(now))
+        .bind(&r.kind)
         .fetch_all(&mut *tx)
         .await?;
         sqlx::query(
@@ -209,13 +212,22 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// Claims a queued rollout, or one that is active and whose worker is gone. None when it is over, or another one of
-    /// its environment is active.
+    /// Claims a queued rollout, or one that is active and whose worker is gone. None when it is over, another one of its
+    /// environment is active, or it is a release and the environment is held by now: then it waits at its gates again.
     ///
     /// # Errors
     /// When the database can't be written.
     pub async fn claim_rollout(&self, id: RolloutId, now: Timestamp) -> Result<Option<RolloutRow>> {
         let mut tx = self.begin().await?;
+        let place: Option<(i64, String)> = sqlx::query_as("SELECT repo_id, environment FROM rollouts WHERE id = $1")
+            .bind(id.to_string())
+            .fetch_optional(&mut *tx)
+            .await?;
+        // Its gates were looked at before, and the hold may have come since then.
+        let put_back = match place {
+            Some((repo, environment)) => put_back_in(&mut tx, RepoId(repo), &environment, now).await?,
+            None => false,
+        };
         // The epoch comes from the environment: it grows with every claim of any of its rollouts, so the data plane can
         // refuse a worker of an older rollout too.
         let row = sqlx::query(
@@ -227,7 +239,12 @@ impl Store {
         .bind(id.to_string())
         .fetch_optional(&mut *tx)
         .await?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = row else {
+            if put_back {
+                tx.commit().await?;
+            }
+            return Ok(None);
+        };
         let epoch = Of("environments", &row).number("epoch")?;
         let row = sqlx::query(
             "UPDATE rollouts SET state = 'active', epoch = $2, message = NULL, started_at = COALESCE(started_at, $3) WHERE id = $1 RETURNING *",

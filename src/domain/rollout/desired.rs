@@ -113,6 +113,9 @@ pub struct DesiredApp {
     pub digest: Digest,
     /// How it runs.
     pub spec: AppSpec,
+    /// The commit that its slot was made for, where that was another release's: the app is the same in both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Sha>,
 }
 
 /// How an app runs. Secret values are not in here: the target resolves the names when it starts a slot.

@@ -1,9 +1,11 @@
 //! The whole product against the stand-in GitHub: a real server process, real git, real steps, a real agent.
 
+mod back;
 mod backup;
 mod broken;
 mod cluster;
 mod containers;
+mod held;
 mod images;
 mod killed;
 mod outage;

@@ -241,6 +241,10 @@ async fn annotations_are_not_appended_twice() {
     let before = rig.requests().await.len();
     rig.github.ensure_check(&repo(), &check(0), Some(id), false).await.unwrap();
     assert_eq!(rig.requests().await.len(), before + 1);
+    // Buttons that make no sense any more are taken off aloud: what is left out may stay.
+    let bare = CheckRun { actions: Vec::new(), ..check(0) };
+    rig.github.ensure_check(&repo(), &bare, Some(id), false).await.unwrap();
+    assert_eq!(rig.bodies().await.last().unwrap()["actions"], json!([]));
     assert_eq!(kept.all().len(), 1);
 }
 

@@ -48,6 +48,7 @@ pub fn desired() -> Desired {
             hosts: vec![],
             manifests: None,
         },
+        commit: None,
     };
     Desired {
         rollout: RolloutId("01890000-0000-7000-8000-000000000001".parse().unwrap()),

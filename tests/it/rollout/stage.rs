@@ -209,7 +209,7 @@ impl Stage {
             };
             let slot = slot_name(&sha, kind, &stored.digest, &spec, &BTreeMap::new(), b"k");
             let name = super::model::app(name);
-            DesiredApp { name, kind, slot, digest: stored.digest.clone(), spec }
+            DesiredApp { name, kind, slot, digest: stored.digest.clone(), spec, commit: None }
         };
         Desired {
             rollout: RolloutId::generate(),

@@ -248,7 +248,7 @@ impl Dock {
                 manifests: None,
             };
             let slot = slot_name(&sha, kind, &digest, &spec, &BTreeMap::new(), b"k");
-            DesiredApp { name: app(name), kind, slot, digest: digest.clone(), spec }
+            DesiredApp { name: app(name), kind, slot, digest: digest.clone(), spec, commit: None }
         };
         Desired {
             rollout: RolloutId::generate(),

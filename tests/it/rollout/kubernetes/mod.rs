@@ -271,7 +271,7 @@ fn desired(commit: &str, wanted: Vec<Wanted<'_>>) -> Desired {
             manifests: Some(Box::new(w.manifests.unwrap_or_else(|| made_up(w.name, w.kind)))),
         };
         let slot = slot_name(&sha, w.kind, &w.image.digest, &spec, &BTreeMap::new(), b"k");
-        DesiredApp { name: app(w.name), kind: w.kind, slot, digest: w.image.digest.clone(), spec }
+        DesiredApp { name: app(w.name), kind: w.kind, slot, digest: w.image.digest.clone(), spec, commit: None }
     });
     Desired {
         rollout: RolloutId::generate(),
