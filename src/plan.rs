@@ -38,6 +38,8 @@ pub struct Subject {
     pub base: Option<Sha>,
     /// 1, and one more with each re-run.
     pub attempt: i64,
+    /// A push whose branch stands on this commit now: it is not late, whatever else ran on the branch.
+    pub stands: bool,
     /// Whose code it is.
     pub trust: Trust,
     /// What set it off.
@@ -207,7 +209,7 @@ pub fn plan(facts: &Facts<'_>, ids: &mut dyn FnMut() -> Uuid) -> Decision {
         Vec::new()
     } else {
         // On branches a running test goes on: its commit stays in the history and somebody waits for its result.
-        let cut = |e: &&Earlier| !e.newer && (s.context != Context::Push || !e.running);
+        let cut = |e: &&Earlier| (s.stands || !e.newer) && (s.context != Context::Push || !e.running);
         facts.earlier.iter().filter(cut).map(|e| e.id).collect()
     };
     Decision::Run { run: Box::new(new), supersede, why }
@@ -216,6 +218,7 @@ pub fn plan(facts: &Facts<'_>, ids: &mut dyn FnMut() -> Uuid) -> Decision {
 fn settle(facts: &Facts<'_>, new: &mut NewRun, ids: &mut dyn FnMut() -> Uuid) -> String {
     let s = &facts.subject;
     if s.attempt == 1
+        && !s.stands
         && let Some(newer) = facts.earlier.iter().find(|e| e.newer)
     {
         new.outcome = Some(Outcome::Superseded);

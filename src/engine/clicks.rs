@@ -56,6 +56,14 @@ impl Engine {
     }
 }
 
+/// After an outage a click of long ago is not what anybody wants now. Its time is when GitHub sent it first.
+fn in_time(delivery: &Delivery, button: &str) -> Result<(), EngineError> {
+    if clock::now().duration_since(delivery.received_at) > jiff::SignedDuration::from_mins(10) {
+        return Err(EngineError::Refused(format!("{button} was pressed more than ten minutes ago: press it again")));
+    }
+    Ok(())
+}
+
 /// Somebody pressed Re-run: a new attempt of what the clicked check belongs to.
 ///
 /// # Errors
@@ -69,6 +77,7 @@ pub async fn rerun(
     external_id: Option<String>,
     sender: Actor,
 ) -> Result<(), EngineError> {
+    in_time(delivery, "Re-run")?;
     if !engine.may_write(&repo, &sender).await? {
         return Err(EngineError::Refused(format!("{} may not write to {}", sender.login, repo.repo.full_name())));
     }
@@ -141,6 +150,7 @@ pub(super) async fn attempt(
         test,
         base,
         attempt: engine.store.attempts(id, run.context, &run.lane, &run.head).await? + 1,
+        stands: false,
         trust: trust.unwrap_or(own_trust),
         delivery: delivery.map(|d| d.guid.clone()),
         detail: RunDetail { branch, sender: sender.to_owned(), ..RunDetail::default() },
@@ -162,11 +172,7 @@ pub async fn button(
     external_id: &str,
     sender: &Actor,
 ) -> Result<Option<String>, EngineError> {
-    // After an outage a click of long ago is not what anybody wants now.
-    let age = clock::now().duration_since(delivery.received_at);
-    if age > jiff::SignedDuration::from_mins(10) {
-        return Err(EngineError::Refused("the button was pressed more than ten minutes ago: press it again".into()));
-    }
+    in_time(delivery, "the button")?;
     if !engine.may_write(repo, sender).await? {
         return Err(EngineError::Refused(format!("{} may not write to {}", sender.login, repo.repo.full_name())));
     }

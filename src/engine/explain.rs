@@ -6,8 +6,18 @@ use super::{Engine, EngineError};
 use crate::{
     domain::ids::{DeliveryId, Sha},
     report::text::count,
-    store::RepoState,
+    store::{Delivery, RepoState},
 };
+
+fn tell(text: &mut String, d: &Delivery) {
+    let action = d.action.as_deref().map(|a| format!(".{a}")).unwrap_or_default();
+    let _ = writeln!(text, "delivery {}: {}{action}, received {}", d.guid, d.event, d.received_at);
+    let tries = count(d.attempts.unsigned_abs(), "try", "tries");
+    let _ = writeln!(text, "  state: {} after {tries}", d.state.as_str());
+    if let Some(note) = &d.note {
+        let _ = writeln!(text, "  {note}");
+    }
+}
 
 impl Engine {
     /// What is known about a delivery or a commit (at least seven digits).
@@ -19,12 +29,12 @@ impl Engine {
         if let Ok(guid) = DeliveryId::new(subject)
             && let Some(d) = self.store.delivery(&guid).await?
         {
-            let action = d.action.as_deref().map(|a| format!(".{a}")).unwrap_or_default();
-            let _ = writeln!(text, "delivery {guid}: {}{action}, received {}", d.event, d.received_at);
-            let tries = count(d.attempts.unsigned_abs(), "try", "tries");
-            let _ = writeln!(text, "  state: {} after {}", d.state.as_str(), tries);
-            if let Some(note) = &d.note {
-                let _ = writeln!(text, "  {note}");
+            tell(&mut text, &d);
+        }
+        // What could not be processed yet has led to no decision that would name its commit.
+        if subject.len() >= 7 && subject.bytes().all(|b| b.is_ascii_hexdigit()) {
+            for d in self.store.unprocessed_about(subject).await? {
+                tell(&mut text, &d);
             }
         }
         let mut commits: Vec<(Option<crate::domain::ids::RepoId>, Sha)> = Vec::new();

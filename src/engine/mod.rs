@@ -2,6 +2,7 @@
 //! due, acts, writes the outcome. The happy path, the periodic sweep and the restart run the same code.
 //!
 //! * `inbox`: deliveries in order, each given to [`planner`]: deliveries become runs.
+//! * `access`: which repositories are ours; installations come and go.
 //! * [`facts`]: what the planner must know, read from git and the store.
 //! * [`runner`]: jobs become test results and releases; `images`: the step that makes an image.
 //! * [`releases`]: ended runs become rollouts; gates.
@@ -12,6 +13,7 @@
 //! * [`retention`]: what is old and used by nobody goes.
 //! * [`sweeper`]: missed deliveries, branch heads.
 
+mod access;
 mod back;
 mod clicks;
 pub mod commands;

@@ -1,11 +1,14 @@
 //! Deliveries become runs.
 
-use super::{Engine, EngineError};
+use super::{
+    Engine, EngineError,
+    access::{self, known},
+};
 use crate::{
     clock,
     domain::{
-        event::{Actor, Event, InstallationChange, Pull, PullAction, RepoChange, RepoInfo},
-        ids::{DeliveryId, InstallationId, RepoId, Sha},
+        event::{Actor, Event, Pull, PullAction, RepoChange, RepoInfo},
+        ids::{DeliveryId, RepoId, Sha},
         run::{Context, Outcome, RunDetail, Trust},
     },
     exec::git::{GitError, MergeOutcome},
@@ -15,6 +18,10 @@ use crate::{
 
 /// The event name of deliveries that the sweeper and commands make themselves: the body is our own [`Event`].
 pub const OWN_EVENT: &str = "switchover";
+
+/// What a webhook tells of may be there a moment later ("a read right after a webhook"): so often a missing ref is looked for
+/// again, for some fifteen seconds. Then it is gone.
+const LOOKS: i64 = 4;
 
 /// What came of an event.
 pub(super) enum Handled {
@@ -27,7 +34,6 @@ pub(super) enum Handled {
 }
 
 pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -> Result<Handled, EngineError> {
-    let now = clock::now();
     match event {
         Event::Ping => Ok(Handled::Nothing(None, "GitHub tried the address".into())),
         Event::Ignored { reason, repo } => Ok(Handled::Nothing(repo, reason)),
@@ -46,7 +52,13 @@ pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -
                 return cancel_lane(engine, delivery, &repo, &lane, None, "the merge group is gone").await;
             }
             let branch = base_ref.trim_start_matches("refs/heads/").to_owned();
-            fetch(engine, &repo, &[format!("+{head_ref}:{head_ref}")]).await?;
+            match fetch(engine, &repo, &[format!("+{head_ref}:{head_ref}")]).await {
+                Err(e) if gone(&e, delivery) => {
+                    let note = format!("{lane}: the merge group is gone, so there is nothing to test");
+                    return Ok(Handled::Note(Some(repo.repo.id), note));
+                }
+                other => other?,
+            }
             let detail = RunDetail { branch: branch.clone(), sender: sender.login, ..RunDetail::default() };
             let subject = Subject {
                 context: Context::MergeGroup,
@@ -57,6 +69,7 @@ pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -
                 head,
                 base: Some(base),
                 attempt: 1,
+                stands: false,
                 trust: Trust::Own,
                 delivery: Some(delivery.guid.clone()),
                 detail,
@@ -80,49 +93,40 @@ pub(super) async fn handle(engine: &Engine, delivery: &Delivery, event: Event) -
             Ok(Handled::Nothing(Some(repo.repo.id), format!("a check of {} ended: gates are looked at", head.short())))
         }
         Event::Installation { installation, change, account, repositories } => {
-            let note = installation_changed(engine, installation, change, &repositories).await?;
+            let note = access::installation_changed(engine, installation, change, &repositories).await?;
             Ok(Handled::Note(None, format!("{account}: {note}")))
         }
         Event::InstallationRepositories { installation, added, removed, .. } => {
-            for (id, _) in &removed {
-                stop_repo(engine, *id, RepoState::Removed).await?;
+            if !removed.is_empty() {
+                engine.github.forget_installation(installation);
+                let ids: Vec<_> = removed.iter().map(|(id, _)| *id).collect();
+                access::stop_repos(engine, installation, &ids, RepoState::Removed).await?;
             }
             if !added.is_empty() {
-                install(engine, installation).await?;
+                access::installed(engine, installation).await?;
             }
             Ok(Handled::Note(None, format!("{} repositories added, {} removed", added.len(), removed.len())))
         }
         Event::Repository { repo, change } => {
             let id = repo.repo.id;
-            match change {
-                RepoChange::Refreshed => {
-                    engine.store.put_repo(&repo, now).await?;
-                    Ok(Handled::Note(Some(id), format!("the repository is now {}", repo.repo.full_name())))
-                }
-                RepoChange::Archived => {
-                    engine.store.put_repo(&repo, now).await?;
-                    stop_runs(engine, id).await?;
-                    Ok(Handled::Note(Some(id), "archived: nothing runs any more".into()))
-                }
-                RepoChange::Deleted => {
-                    stop_repo(engine, id, RepoState::Removed).await?;
-                    engine.mirrors.remove(id).await?;
-                    Ok(Handled::Note(Some(id), "deleted: everything of it is stopped".into()))
-                }
+            if change == RepoChange::Deleted {
+                access::stop_repo(engine, id, RepoState::Removed).await?;
+                engine.mirrors.remove(id).await?;
+                return Ok(Handled::Note(Some(id), "deleted: everything of it is stopped".into()));
             }
+            let repo = known(engine, repo).await?;
+            if repo.archived {
+                access::stop_runs(engine, id, "The repository was archived, so the run was stopped.").await?;
+                return Ok(Handled::Note(Some(id), "archived: nothing runs any more".into()));
+            }
+            Ok(Handled::Note(Some(id), format!("the repository is now {}", repo.repo.full_name())))
         }
     }
 }
 
-/// Notes the repository as the payload describes it, and gives it the installation that is known.
-async fn known(engine: &Engine, info: RepoInfo) -> Result<RepoInfo, EngineError> {
-    engine.store.put_repo(&info, clock::now()).await?;
-    let stored = engine.store.repo(info.repo.id).await?;
-    let info = stored.map_or(info, |r| r.info);
-    if info.repo.installation == InstallationId(0) {
-        return Err(EngineError::Refused(format!("the App is not installed on {}", info.repo.full_name())));
-    }
-    Ok(info)
+/// What was looked for often enough is not there any more.
+fn gone(e: &EngineError, delivery: &Delivery) -> bool {
+    delivery.attempts >= LOOKS && matches!(e, EngineError::Git(GitError::MissingRef(_)))
 }
 
 async fn fetch(engine: &Engine, repo: &RepoInfo, more: &[String]) -> Result<(), EngineError> {
@@ -149,6 +153,13 @@ async fn push(
         return Ok(Handled::Note(Some(id), format!("{git_ref} is not a branch")));
     };
     if after.is_zero() {
+        // Found by comparing lists: what came back meanwhile is not gone.
+        if delivery.event == OWN_EVENT {
+            fetch(engine, &repo, &[]).await?;
+            if engine.mirrors.heads(id).await.iter().any(|(b, _)| b == branch) {
+                return Ok(Handled::Note(Some(id), format!("{branch} is there again")));
+            }
+        }
         return cancel_lane(engine, delivery, &repo, branch, Some(branch), "the branch was deleted").await;
     }
     // A head that was only noted (at the installation) was not acted upon: its push may come a moment later.
@@ -171,6 +182,8 @@ async fn push(
         }
     }
     let detail = RunDetail { branch: branch.to_owned(), sender: sender.login, ..RunDetail::default() };
+    // A late event does not move the branch back in our books.
+    let stands = engine.mirrors.heads(id).await.iter().any(|(b, s)| b == branch && *s == after);
     let subject = Subject {
         context: Context::Push,
         lane: branch.to_owned(),
@@ -180,12 +193,11 @@ async fn push(
         test: after.clone(),
         base: Some(before),
         attempt: 1,
+        stands,
         trust: Trust::Own,
         delivery: Some(delivery.guid.clone()),
         detail,
     };
-    // A late event does not move the branch back in our books.
-    let stands = engine.mirrors.heads(id).await.iter().any(|(b, s)| b == branch && *s == after);
     let head = stands.then_some((branch, Some(&after)));
     decide(engine, delivery, &repo, subject, &[], Reuse::Fitting, head, None).await
 }
@@ -214,11 +226,16 @@ async fn pull_request(
         engine.stop_jobs(&stop);
         return Ok(Handled::Written);
     }
-    let (subject, conflicts, pull) =
-        match pull_subject(engine, &repo, pull, Some(&delivery.guid), &sender.login).await? {
-            Ok(parts) => parts,
-            Err(note) => return Ok(Handled::Note(Some(id), note)),
-        };
+    let number = pull.number;
+    let (subject, conflicts, pull) = match pull_subject(engine, &repo, pull, Some(&delivery.guid), &sender.login).await
+    {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(note)) => return Ok(Handled::Note(Some(id), note)),
+        Err(e) if gone(&e, delivery) => {
+            return Ok(Handled::Note(Some(id), format!("pull request {number} and its commits are gone")));
+        }
+        Err(e) => return Err(e),
+    };
     decide(engine, delivery, &repo, subject, &conflicts, Reuse::Fitting, None, Some(&pull)).await
 }
 
@@ -263,6 +280,7 @@ pub async fn pull_subject(
         test,
         base: Some(base),
         attempt: 1,
+        stands: false,
         trust,
         delivery: delivery.cloned(),
         detail: RunDetail { branch: pull.head_ref.clone(), sender: sender.to_owned(), ..RunDetail::default() },
@@ -283,16 +301,38 @@ async fn decide(
     engine: &Engine,
     delivery: &Delivery,
     repo: &RepoInfo,
-    subject: Subject,
+    mut subject: Subject,
     conflicts: &[String],
     reuse: Reuse,
     head: Option<(&str, Option<&Sha>)>,
     pull: Option<&Pull>,
 ) -> Result<Handled, EngineError> {
     let sha = subject.head.clone();
-    let decision = engine.decide(repo, subject, conflicts, reuse).await?;
+    let decision = match handled(engine, repo, &mut subject).await? {
+        Some(note) => Decision::Nothing(note),
+        None => engine.decide(repo, subject, conflicts, reuse).await?,
+    };
     write(engine, Some(&delivery.guid), repo, decision, &sha, head, pull).await?;
     Ok(Handled::Written)
+}
+
+/// Which run has this subject in hand already, in words. Else the subject gets its attempt: the first one, or the one after
+/// what was stopped, or left by a push, and is wanted again. Another delivery of the same, and this one once more, are nothing
+/// new.
+async fn handled(engine: &Engine, repo: &RepoInfo, subject: &mut Subject) -> Result<Option<String>, EngineError> {
+    let mut runs = engine.store.runs_on(repo.repo.id, &subject.head).await?;
+    runs.retain(|r| r.context == subject.context && r.lane == subject.lane && r.base == subject.base);
+    let Some(last) = runs.iter().max_by_key(|r| r.attempt) else { return Ok(None) };
+    let wanted = match subject.context {
+        Context::Push => subject.stands,
+        _ => matches!(last.outcome, Some(Outcome::Cancelled | Outcome::Superseded)),
+    };
+    if wanted && runs.iter().all(|r| r.delivery != subject.delivery) {
+        subject.attempt = last.attempt + 1;
+        return Ok(None);
+    }
+    let (lane, head) = (&subject.lane, subject.head.short());
+    Ok(Some(format!("{} of {lane} {head} is nothing new: run {} has it", subject.context.as_str(), last.id)))
 }
 
 /// Writes a decision with the end of its delivery, stops what it supersedes, and wakes who has work now.
@@ -353,63 +393,4 @@ async fn cancel_lane(
     let (_, stop) = engine.store.plan(id, planned, clock::now()).await?;
     engine.stop_jobs(&stop);
     Ok(Handled::Written)
-}
-
-async fn installation_changed(
-    engine: &Engine,
-    installation: InstallationId,
-    change: InstallationChange,
-    named: &[(RepoId, String)],
-) -> Result<String, EngineError> {
-    match change {
-        InstallationChange::Created | InstallationChange::Unsuspended | InstallationChange::PermissionsAccepted => {
-            engine.github.forget_installation(installation);
-            let n = install(engine, installation).await?;
-            engine.store.show_again(installation, clock::now()).await?;
-            Ok(format!("installed on {n} repositories"))
-        }
-        InstallationChange::Deleted | InstallationChange::Suspended => {
-            let state = if change == InstallationChange::Deleted { RepoState::Removed } else { RepoState::Suspended };
-            let mut repos = engine.store.repos_of(installation).await?;
-            repos.extend(named.iter().map(|(id, _)| *id));
-            for id in &repos {
-                stop_repo(engine, *id, state).await?;
-            }
-            engine.github.forget_installation(installation);
-            Ok(format!("{} repositories stopped, tokens dropped", repos.len()))
-        }
-    }
-}
-
-/// Notes an installation's repositories. The branches of a new one are noted as they are: what was pushed before the
-/// installation is not acted upon.
-///
-/// # Errors
-/// When GitHub or the store can't be reached.
-pub async fn install(engine: &Engine, installation: InstallationId) -> Result<usize, EngineError> {
-    let repos = engine.github.installation_repositories(installation).await?;
-    for info in &repos {
-        if engine.store.put_repo(info, clock::now()).await? && engine.store.heads(info.repo.id).await?.is_empty() {
-            for (branch, sha) in engine.github.branches(&info.repo).await? {
-                engine.store.put_head(info.repo.id, &branch, Some(&sha), clock::now()).await?;
-            }
-        }
-    }
-    Ok(repos.len())
-}
-
-async fn stop_repo(engine: &Engine, id: RepoId, state: RepoState) -> Result<(), EngineError> {
-    engine.store.set_repo_state(id, state).await?;
-    // Its releases are stopped there, as far as they can be.
-    engine.wake.rollouts.notify_one();
-    stop_runs(engine, id).await
-}
-
-async fn stop_runs(engine: &Engine, id: RepoId) -> Result<(), EngineError> {
-    for run in engine.store.open_runs(id, None).await? {
-        let note = "The App no longer has access to the repository, so the run was stopped.";
-        let jobs = engine.store.end_run(run.id, Outcome::Cancelled, Some(note), clock::now()).await?;
-        engine.stop_jobs(&jobs);
-    }
-    Ok(())
 }

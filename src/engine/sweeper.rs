@@ -1,28 +1,33 @@
 //! What was missed is found: deliveries that never arrived, branch heads and pull requests that moved unseen. On start
 //! and every few minutes, by the same road as a webhook: what is found becomes a delivery of our own.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, EngineError, planner::OWN_EVENT};
+use super::{Engine, EngineError, access, planner::OWN_EVENT};
 use crate::{
     clock,
     domain::{
-        event::{Actor, Event, PullAction},
+        event::{Actor, Event, PullAction, RepoInfo},
         ids::{DeliveryId, Digest, Sha},
         rollout::Ended,
         run::Outcome,
     },
     github::GitHubError,
-    store::{NewDelivery, RepoState},
+    store::{NewDelivery, Received, RepoState},
 };
 
 /// Between two sweeps.
 const EVERY: Duration = Duration::from_secs(300);
+/// The same after GitHub could not be asked.
+const SOON: Duration = Duration::from_secs(30);
 /// Where the delivery log was read up to.
 const CURSOR: &str = "deliveries_seen";
+
+/// Calls in a row without any answer after which GitHub counts as away.
+const SILENT: usize = 4;
 
 /// The loop.
 pub async fn run(engine: Engine, shutdown: CancellationToken) {
@@ -32,13 +37,24 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        wait = EVERY;
-        if let Err(e) = sweep(&engine).await {
-            tracing::warn!(error = %e, "GitHub can't be asked for what was missed now");
-            wait = Duration::from_secs(30);
-        }
-        if let Err(e) = super::retention::sweep(&engine).await {
-            tracing::warn!(error = %e, "what is old can't be removed now");
+        let round = async {
+            let wait = match look(&engine).await {
+                Ok(unseen) if !unseen.soon => EVERY,
+                Ok(_) => SOON,
+                Err(e) => {
+                    tracing::warn!(error = %e, "what was missed can't be looked for now");
+                    SOON
+                }
+            };
+            if let Err(e) = super::retention::sweep(&engine).await {
+                tracing::warn!(error = %e, "what is old can't be removed now");
+            }
+            wait
+        };
+        // A look may wait long for GitHub. Whatever is left undone is found by the next one.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            next = round => wait = next,
         }
     }
 }
@@ -46,20 +62,61 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
 /// One look for everything that was missed.
 ///
 /// # Errors
-/// When GitHub or the store can't be reached.
+/// When the store can't be used; [`EngineError::Refused`] names what could not be looked at: all else was.
 pub async fn sweep(engine: &Engine) -> Result<(), EngineError> {
+    let unseen = look(engine).await?;
+    if unseen.words.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Refused(format!("all was looked at but for {}", unseen.words.join("; "))))
+}
+
+/// What a look could not see.
+#[derive(Debug, Default)]
+struct Unseen {
+    /// What and why.
+    words: Vec<String>,
+    /// It was more than one repository: worth another look soon.
+    soon: bool,
+}
+
+impl Unseen {
+    fn one(&mut self, what: &str, e: &EngineError) {
+        tracing::warn!(what, error = %e, "can't be looked at now");
+        self.words.push(format!("{what}: {e}"));
+    }
+
+    /// A part of a look; its failure holds up no other part.
+    fn part(&mut self, what: &str, result: Result<(), EngineError>) -> Result<(), EngineError> {
+        match result {
+            Err(e @ EngineError::Store(_)) => Err(e),
+            Err(e) => {
+                self.one(what, &e);
+                self.soon = true;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+async fn look(engine: &Engine) -> Result<Unseen, EngineError> {
     // Asked for by a person before the start's own look: the old cursor would bring everything again.
     if engine.store.is_restored().await? {
         adopt(engine).await?;
     }
-    installations(engine).await?;
-    missed_deliveries(engine).await?;
-    heads(engine).await?;
+    let mut unseen = Unseen::default();
+    let result = installations(engine, &mut unseen).await;
+    unseen.part("the installations", result)?;
+    let result = missed_deliveries(engine, &mut unseen).await;
+    unseen.part("the App's deliveries", result)?;
+    let result = heads(engine, &mut unseen).await;
+    unseen.part("the repositories", result)?;
     // Gates that wait for other people's checks are looked at even if their webhook was lost.
     engine.wake.rollouts.notify_one();
     engine.wake.deliveries.notify_one();
     engine.wake.report.notify_one();
-    Ok(())
+    Ok(unseen)
 }
 
 /// What is said of work that a backup holds half done.
@@ -86,10 +143,10 @@ async fn adopt(engine: &Engine) -> Result<(), EngineError> {
     let now = clock::now();
     for repo in engine.store.repos().await?.into_iter().filter(|r| r.state == RepoState::Active) {
         let id = repo.info.repo.id;
-        for (branch, sha) in engine.github.branches(&repo.info.repo).await? {
+        for (branch, sha) in listed(engine.github.branches(&repo.info.repo).await, &repo.info)? {
             engine.store.put_head(id, &branch, Some(&sha), now).await?;
         }
-        for pull in engine.github.open_pulls(&repo.info.repo).await? {
+        for pull in listed(engine.github.open_pulls(&repo.info.repo).await, &repo.info)? {
             engine.store.put_pull(id, &pull, now).await?;
         }
         for run in engine.store.open_runs(id, None).await? {
@@ -111,20 +168,71 @@ async fn adopt(engine: &Engine) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// Installations that we do not know (their webhook was lost, or the database is new).
-async fn installations(engine: &Engine) -> Result<(), EngineError> {
-    for installation in engine.github.installations().await? {
-        if installation.suspended {
+/// A repository that was taken away since the backup must not keep the server from its start.
+fn listed<T>(list: Result<Vec<T>, GitHubError>, repo: &RepoInfo) -> Result<Vec<T>, EngineError> {
+    match list {
+        Err(e) if e.is_permanent() => {
+            tracing::warn!(repo = repo.repo.full_name(), error = %e, "can't be looked at");
+            Ok(Vec::new())
+        }
+        other => Ok(other?),
+    }
+}
+
+/// Installations and repositories that we do not know, and those that are ours no more (their webhook was lost, or the
+/// database is new).
+async fn installations(engine: &Engine, unseen: &mut Unseen) -> Result<(), EngineError> {
+    // Taken before GitHub is asked: what is added meanwhile is missing in no answer.
+    let mut before = engine.store.repos().await?;
+    let all = engine.github.installations().await?;
+    let mut open = BTreeSet::new();
+    for installation in all.iter().filter(|i| !i.suspended) {
+        match access::install(engine, installation.id).await {
+            Ok(installed) => {
+                before.retain(|r| !installed.listed.contains(&r.info.repo.id));
+                for (repo, e) in &installed.failed {
+                    unseen.one(repo, e);
+                }
+            }
+            Err(e @ EngineError::Store(_)) => return Err(e),
+            Err(e) => {
+                unseen.one(&format!("the installation on {}", installation.account), &e);
+                open.insert(installation.id);
+            }
+        }
+    }
+    for repo in before {
+        let (id, of) = (repo.info.repo.id, repo.info.repo.installation);
+        if repo.state == RepoState::Removed || open.contains(&of) {
             continue;
         }
-        super::planner::install(engine, installation.id).await?;
+        let suspended = all.iter().any(|i| i.id == of && i.suspended);
+        // A list that changes while it is read may leave one out, so it is asked for by name.
+        let state = if suspended {
+            RepoState::Suspended
+        } else {
+            match engine.github.repository(&repo.info.repo).await {
+                Ok(_) => continue,
+                Err(e) if e.is_permanent() => RepoState::Removed,
+                Err(e) => {
+                    unseen.one(&repo.info.repo.full_name(), &e.into());
+                    continue;
+                }
+            }
+        };
+        // Unless an event told something else meanwhile.
+        let stands = engine.store.repo(id).await?.is_some_and(|r| r.info == repo.info && r.state == repo.state);
+        if stands && state != repo.state {
+            tracing::info!(repo = repo.info.repo.full_name(), state = state.as_str(), "found by the sweep");
+            access::stop_repo(engine, id, state).await?;
+        }
     }
     Ok(())
 }
 
 /// Fetches what GitHub could not deliver. The same id as the lost one: a later redelivery meets it. The log is read from
 /// its newest end down to what was read before.
-async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
+async fn missed_deliveries(engine: &Engine, unseen: &mut Unseen) -> Result<(), EngineError> {
     let seen: Option<i64> = engine.store.meta(CURSOR).await?.and_then(|v| v.parse().ok());
     let Some(seen) = seen else {
         // A new database: what was delivered before is either older than the installation, or was acted upon by a server
@@ -157,7 +265,19 @@ async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
         let full = match engine.github.hook_delivery(entry.id).await {
             Ok(full) => full,
             Err(GitHubError::NotFound { .. }) => continue,
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                let again = !e.is_permanent();
+                let away = matches!(e, GitHubError::Unreachable { .. } | GitHubError::Limited { .. });
+                unseen.one(&format!("the delivery {} ({})", entry.guid, entry.event), &e.into());
+                if again {
+                    // The next look begins with it.
+                    newest = newest.min(entry.id - 1);
+                }
+                if away {
+                    break;
+                }
+                continue;
+            }
         };
         let peek = crate::github::webhook::peek(&full.payload);
         tracing::info!(delivery = %entry.guid, event = entry.event, status = entry.status, "missed, fetched from the delivery log");
@@ -167,7 +287,8 @@ async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
             action: peek.action,
             repo_id: peek.repo_id.map(|r| r.0),
             installation_id: peek.installation_id.map(|i| i.0),
-            received_at: clock::now(),
+            // Not when it is found: a click of then is an old one.
+            received_at: entry.delivered_at,
             body: full.payload,
         };
         engine.store.receive(delivery).await?;
@@ -176,74 +297,99 @@ async fn missed_deliveries(engine: &Engine) -> Result<(), EngineError> {
     Ok(())
 }
 
-async fn heads(engine: &Engine) -> Result<(), EngineError> {
+async fn heads(engine: &Engine, unseen: &mut Unseen) -> Result<(), EngineError> {
+    let mut silent = 0;
     for repo in engine.store.repos().await? {
         if repo.state != RepoState::Active || repo.info.archived {
             continue;
         }
-        let info = repo.info;
-        let known = engine.store.heads(info.repo.id).await?;
-        let now = engine.github.branches(&info.repo).await?;
-        for (branch, sha) in &now {
-            let before = known.iter().find(|(b, _)| b == branch).map(|(_, s)| s.clone());
-            if before.as_ref() == Some(sha) {
+        let name = repo.info.repo.full_name();
+        let looks =
+            [("branches", branches(engine, &repo.info).await), ("pull requests", pulls(engine, &repo.info).await)];
+        for (what, looked) in looks {
+            let Err(e) = looked else {
+                silent = 0;
                 continue;
+            };
+            silent = if matches!(e, EngineError::GitHub(GitHubError::Unreachable { .. })) { silent + 1 } else { 0 };
+            if silent >= SILENT || matches!(e, EngineError::Store(_)) {
+                return Err(e);
             }
-            let zero = Sha::new("0".repeat(40)).map_err(|e| EngineError::Refused(e.to_string()))?;
-            let event = Event::Push {
-                repo: info.clone(),
-                git_ref: format!("refs/heads/{branch}"),
-                before: before.unwrap_or(zero),
-                after: sha.clone(),
-                forced: false,
-                message: String::new(),
-                sender: Actor { login: "sweeper".into(), bot: false },
-            };
-            own(engine, &event, &format!("{}/{branch}/{sha}", info.repo.id)).await?;
-        }
-        let stored = engine.store.stored_pulls(info.repo.id).await?;
-        let open = engine.github.open_pulls(&info.repo).await?;
-        for pull in &open {
-            if stored.iter().any(|s| s.number == pull.number && s.head == pull.head && s.base_ref == pull.base_ref) {
-                continue;
-            }
-            let event = Event::PullRequest {
-                repo: info.clone(),
-                action: PullAction::Synchronize,
-                pull: pull.clone(),
-                sender: Actor { login: "sweeper".into(), bot: false },
-            };
-            own(engine, &event, &format!("{}/pull/{}/{}/{}", info.repo.id, pull.number, pull.head, pull.base_ref))
-                .await?;
-        }
-        for pull in stored.iter().filter(|s| !open.iter().any(|o| o.number == s.number)) {
-            let mut pull = pull.clone();
-            pull.open = false;
-            let event = Event::PullRequest {
-                repo: info.clone(),
-                action: PullAction::Closed,
-                sender: Actor { login: "sweeper".into(), bot: false },
-                pull: pull.clone(),
-            };
-            own(engine, &event, &format!("{}/pull/{}/closed/{}", info.repo.id, pull.number, clock::now())).await?;
+            unseen.one(&format!("the {what} of {name}"), &e);
         }
     }
     Ok(())
 }
 
-/// Hands in a delivery of our own. The key makes it the same one when it is found again before it was processed.
+fn sweeper() -> Actor {
+    Actor { login: "sweeper".into(), bot: false }
+}
+
+async fn branches(engine: &Engine, info: &RepoInfo) -> Result<(), EngineError> {
+    let id = info.repo.id;
+    let known = engine.store.heads_since(id).await?;
+    let now = engine.github.branches(&info.repo).await?;
+    let zero = Sha::new("0".repeat(40)).map_err(|e| EngineError::Refused(e.to_string()))?;
+    let push = |branch: &str, before: Sha, after: Sha| Event::Push {
+        repo: info.clone(),
+        git_ref: format!("refs/heads/{branch}"),
+        before,
+        after,
+        forced: false,
+        message: String::new(),
+        sender: sweeper(),
+    };
+    for (branch, sha) in &now {
+        let (before, since) = match known.iter().find(|(b, ..)| b == branch) {
+            Some((_, head, _)) if head == sha => continue,
+            Some((_, head, at)) => (head.clone(), format!("{head} of {}", at.as_millisecond())),
+            // It may have been there before, and gone: then it had a run.
+            None => {
+                let run = engine.store.runs_on(id, sha).await?.into_iter().rfind(|r| r.lane == *branch);
+                (zero.clone(), run.map_or_else(|| "nothing".to_owned(), |r| r.id.to_string()))
+            }
+        };
+        own(engine, &push(branch, before, sha.clone()), &format!("{id}/{branch}/{since}/{sha}")).await?;
+    }
+    for (branch, head, at) in known.iter().filter(|(b, ..)| !now.iter().any(|(n, _)| n == b)) {
+        let key = format!("{id}/{branch}/{head} of {}/gone", at.as_millisecond());
+        own(engine, &push(branch, head.clone(), zero.clone()), &key).await?;
+    }
+    Ok(())
+}
+
+async fn pulls(engine: &Engine, info: &RepoInfo) -> Result<(), EngineError> {
+    let id = info.repo.id;
+    let stored = engine.store.stored_pulls(id).await?;
+    let open = engine.github.open_pulls(&info.repo).await?;
+    let moved = open
+        .iter()
+        .filter(|p| !stored.iter().any(|s| s.number == p.number && s.head == p.head && s.base_ref == p.base_ref));
+    let gone = stored.iter().filter(|s| !open.iter().any(|o| o.number == s.number));
+    for (pull, action) in moved.map(|p| (p, PullAction::Synchronize)).chain(gone.map(|p| (p, PullAction::Closed))) {
+        let mut pull = pull.clone();
+        pull.open = action != PullAction::Closed;
+        let since = engine.store.pull_since(id, pull.number).await?.map_or(0, |at| at.as_millisecond());
+        let state = if pull.open { "open" } else { "closed" };
+        let key = format!("{id}/pull/{}/{since}/{state}/{}/{}", pull.number, pull.head, pull.base_ref);
+        own(engine, &Event::PullRequest { repo: info.clone(), action, pull, sender: sweeper() }, &key).await?;
+    }
+    Ok(())
+}
+
+/// Hands in a delivery of our own. The key makes it the same one when it is found again before it was processed; so it says
+/// from where something moved, and since when it was there, or what comes back would be held for what was found before.
 async fn own(engine: &Engine, event: &Event, key: &str) -> Result<(), EngineError> {
     let repo_id = match event {
         Event::Push { repo, .. } | Event::PullRequest { repo, .. } => Some(repo.repo.id.0),
         _ => None,
     };
     let body = serde_json::to_vec(event).map_err(|e| EngineError::Refused(e.to_string()))?;
-    let name = Digest::of(format!("{key}/{}", body.len()).as_bytes());
+    let name = Digest::of(key.as_bytes());
     let guid =
         DeliveryId::new(format!("swept-{}", &name.as_str()[7..39])).map_err(|e| EngineError::Refused(e.to_string()))?;
-    tracing::info!(delivery = %guid, key, "found by the sweep");
     let delivery = NewDelivery {
-        guid,
+        guid: guid.clone(),
         event: OWN_EVENT.into(),
         action: None,
         repo_id,
@@ -251,7 +397,9 @@ async fn own(engine: &Engine, event: &Event, key: &str) -> Result<(), EngineErro
         received_at: clock::now(),
         body,
     };
-    engine.store.receive(delivery).await?;
+    if engine.store.receive(delivery).await? == Received::New {
+        tracing::info!(delivery = %guid, key, "found by the sweep");
+    }
     Ok(())
 }
 

@@ -373,7 +373,7 @@ impl GitHub {
                 missing: reply.header("x-accepted-github-permissions").map(|p| cut_chars(p, 200)),
             },
             404 | 410 => GitHubError::NotFound { what: call.what() },
-            status if status >= 500 && call.repeatable => GitHubError::Server { status },
+            status if status >= 500 && call.repeatable => GitHubError::Server { what: call.what(), status },
             status if status >= 500 => {
                 GitHubError::Ambiguous { why: format!("{} was answered {status}: {message}", call.what()), until: None }
             }

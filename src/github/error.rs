@@ -54,8 +54,10 @@ pub enum GitHubError {
         message: String,
     },
     /// GitHub broke while reading for us, repeatedly.
-    #[error("GitHub answered {status}")]
+    #[error("GitHub answered {status} to {what}")]
     Server {
+        /// Method and path.
+        what: String,
         /// The HTTP status, 500 or more.
         status: u16,
     },

@@ -27,7 +27,7 @@ pub struct NewDelivery {
     pub repo_id: Option<i64>,
     /// The payload's installation.
     pub installation_id: Option<i64>,
-    /// When its last byte came.
+    /// When its last byte came; of one that was missed, when GitHub tried to deliver it.
     pub received_at: Timestamp,
     /// The raw bytes that were signed.
     pub body: Vec<u8>,
@@ -38,7 +38,7 @@ pub struct NewDelivery {
 pub enum Received {
     /// Stored now.
     New,
-    /// Known already: nothing is done twice.
+    /// Known already, and processed or about to be: nothing is done twice.
     Known,
 }
 
@@ -307,6 +307,22 @@ impl Store {
             .bind(limit)
             .fetch_all(&self.read)
             .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// Deliveries that name a commit (seven digits or more of it) and were not processed, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn unprocessed_about(&self, sha: &str) -> Result<Vec<Delivery>> {
+        // Few wait, and nobody asks often: their payloads are searched as they are, for a text that begins so.
+        let rows = sqlx::query(
+            "SELECT * FROM deliveries WHERE rowid IN (SELECT rowid FROM deliveries WHERE state = 'pending' UNION ALL \
+             SELECT rowid FROM deliveries WHERE state IN ('quarantined', 'dead')) AND instr(body, $1) > 0 ORDER BY rowid LIMIT 20",
+        )
+        .bind(format!("\"{}", sha.to_ascii_lowercase()).into_bytes())
+        .fetch_all(&self.read)
+        .await?;
         rows.iter().map(read).collect()
     }
 

@@ -83,9 +83,14 @@ fn insert_sql(rows: usize) -> &'static str {
                     format!("({rest}, ${received}, ${}, 'pending', ${received})", p(7))
                 })
                 .collect();
+            // Told apart by what was processed, not by what was seen: one that could not be read or was given up is taken
+            // anew (event and id are not signed, so the first one may not have been GitHub's). When it came first stays.
             format!(
                 "INSERT INTO deliveries (guid, event, action, repo_id, installation_id, received_at, body, state, next_at) \
-                 VALUES {} ON CONFLICT (guid) DO NOTHING RETURNING guid",
+                 VALUES {} ON CONFLICT (guid) DO UPDATE SET event = excluded.event, action = excluded.action, \
+                 repo_id = excluded.repo_id, installation_id = excluded.installation_id, body = excluded.body, \
+                 state = 'pending', attempts = 0, next_at = excluded.next_at, processed_at = NULL, note = NULL \
+                 WHERE deliveries.state IN ('quarantined', 'dead') RETURNING guid",
                 values.join(", ")
             )
         })
@@ -94,7 +99,7 @@ fn insert_sql(rows: usize) -> &'static str {
     &ALL[size]
 }
 
-/// Writes those that are not known; returns their ids.
+/// Writes those that are not known, or were not processed; returns their ids.
 async fn insert(to: &mut SqliteConnection, mut all: &[&NewDelivery]) -> Result<BTreeSet<String>> {
     let mut new = BTreeSet::new();
     while !all.is_empty() {

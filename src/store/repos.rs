@@ -42,8 +42,8 @@ pub struct Repo {
 }
 
 impl Store {
-    /// Notes a repository as a payload or the API describes it; makes it active. An installation of 0 (the payload
-    /// named none) keeps the one that is known. Returns true when it was not known, or not active.
+    /// Notes a repository as GitHub describes it now; makes it active. An installation of 0 (GitHub named none) keeps the one
+    /// that is known. Returns true when it was not known, or not active.
     ///
     /// # Errors
     /// When the database can't be written.
@@ -97,16 +97,60 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Changes what we may do with one repository.
+    /// Changes what we may do with one repository. Of a removed one branches and pull requests are forgotten: when it comes
+    /// back it is like a new one.
     ///
     /// # Errors
     /// When the database can't be written.
     pub async fn set_repo_state(&self, id: RepoId, state: RepoState) -> Result<()> {
+        let mut tx = self.begin().await?;
         sqlx::query("UPDATE repos SET state = $2 WHERE id = $1")
             .bind(id.0)
             .bind(state.as_str())
-            .execute(&self.write)
+            .execute(&mut *tx)
             .await?;
+        if state == RepoState::Removed {
+            for forget in ["DELETE FROM heads WHERE repo_id = $1", "DELETE FROM pulls WHERE repo_id = $1"] {
+                sqlx::query(forget).bind(id.0).execute(&mut *tx).await?;
+            }
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Notes branches and pull requests as they are found, without anything being done about them. What an event told
+    /// meanwhile stays.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub async fn note_as_found(
+        &self,
+        repo: RepoId,
+        branches: &[(String, Sha)],
+        pulls: &[Pull],
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut tx = self.begin().await?;
+        for (branch, sha) in branches {
+            let sql = "INSERT INTO heads (repo_id, branch, sha, seen_at) VALUES ($1, $2, $3, $4) \
+                       ON CONFLICT (repo_id, branch) DO NOTHING";
+            sqlx::query(sql).bind(repo.0).bind(branch).bind(sha.as_str()).bind(ms(now)).execute(&mut *tx).await?;
+        }
+        for pull in pulls {
+            sqlx::query(
+                "INSERT INTO pulls (repo_id, number, open, head, pull, updated_at) VALUES ($1, $2, $3, $4, $5, $6) \
+                 ON CONFLICT (repo_id, number) DO NOTHING",
+            )
+            .bind(repo.0)
+            .bind(pull.number)
+            .bind(i64::from(pull.open))
+            .bind(pull.head.as_str())
+            .bind(to_json("pulls", pull)?)
+            .bind(ms(now))
+            .execute(&mut *tx)
+            .await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 
@@ -144,6 +188,32 @@ impl Store {
             .fetch_all(&self.read)
             .await?;
         rows.into_iter().map(|(b, s)| Ok((b, Sha::new(s).map_err(|e| StoreError::corrupt("heads", e))?))).collect()
+    }
+
+    /// The same, and since when each is known: a branch that comes back to a commit has another time.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn heads_since(&self, repo: RepoId) -> Result<Vec<(String, Sha, Timestamp)>> {
+        let rows = sqlx::query("SELECT * FROM heads WHERE repo_id = $1").bind(repo.0).fetch_all(&self.read).await?;
+        let head = |row| {
+            let row = Of("heads", row);
+            Ok((row.text("branch")?, row.parsed("sha")?, row.time("seen_at")?))
+        };
+        rows.iter().map(head).collect()
+    }
+
+    /// When a pull request, open or not, was acted upon last.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn pull_since(&self, repo: RepoId, number: i64) -> Result<Option<Timestamp>> {
+        let row = sqlx::query("SELECT updated_at FROM pulls WHERE repo_id = $1 AND number = $2")
+            .bind(repo.0)
+            .bind(number)
+            .fetch_optional(&self.read)
+            .await?;
+        row.as_ref().map(|r| Of("pulls", r).time("updated_at")).transpose()
     }
 
     /// Notes a pull request as it is now.

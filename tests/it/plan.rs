@@ -55,6 +55,7 @@ struct World {
     branch: String,
     trust: Trust,
     attempt: i64,
+    stands: bool,
     message: String,
     config: Result<RepoConfig, Vec<ConfigMistake>>,
     policy: Option<RepoConfig>,
@@ -76,6 +77,7 @@ impl World {
             branch: branch.into(),
             trust: Trust::Own,
             attempt: 1,
+            stands: false,
             message: "a change".into(),
             config: Ok(parse(CONFIG)),
             policy: Some(parse(CONFIG)),
@@ -105,6 +107,7 @@ impl World {
             test: if pull { sha('c') } else { sha('a') },
             base: Some(sha('b')),
             attempt: self.attempt,
+            stands: self.stands,
             trust: self.trust.clone(),
             delivery: None,
             detail: RunDetail { message: self.message.clone(), sender: "ann".into(), ..RunDetail::default() },
@@ -277,6 +280,10 @@ fn a_newer_commit_supersedes() {
     let (run, supersede) = world.run();
     assert_eq!((run.outcome, run.superseded_by), (Some(Outcome::Superseded), Some(queued)), "it came late");
     assert!(supersede.is_empty());
+    // Pushed back on purpose: the branch stands on the older commit now.
+    world.stands = true;
+    let (run, supersede) = world.run();
+    assert_eq!((run.outcome, supersede), (None, vec![queued]));
 }
 
 #[test]

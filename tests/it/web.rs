@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use switchover::{
+    domain::ids::DeliveryId,
     engine::wake::Wake,
     github::webhook::sign,
     store::{DeliveryState, Store},
@@ -45,11 +46,15 @@ impl Door {
     }
 
     async fn send(&self, guid: &str, secret: &str, body: &[u8]) -> u16 {
+        self.send_as("push", guid, secret, body).await
+    }
+
+    async fn send_as(&self, event: &str, guid: &str, secret: &str, body: &[u8]) -> u16 {
         let signature = sign(&SecretString::from(secret.to_owned()), body);
         reqwest::Client::new()
             .post(self.url())
             .header("X-Hub-Signature-256", signature)
-            .header("X-GitHub-Event", "push")
+            .header("X-GitHub-Event", event)
             .header("X-GitHub-Delivery", guid)
             .body(body.to_vec())
             .send()
@@ -73,6 +78,29 @@ async fn a_signed_delivery_is_stored_and_answered_once() {
     let stored = door.store.deliveries(Some(DeliveryState::Pending), 10).await.expect("readable");
     assert_eq!(stored.len(), 2);
     assert_eq!(stored[1].body, b"{\"zen\":1}");
+    door.handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn what_was_not_processed_is_taken_again() {
+    let door = Door::open(&["s"]).await;
+    let cases = [
+        ("q", DeliveryState::Quarantined, DeliveryState::Pending, "merge_group"),
+        ("x", DeliveryState::Dead, DeliveryState::Pending, "merge_group"),
+        ("d", DeliveryState::Done, DeliveryState::Done, "push"),
+    ];
+    for (guid, ended, then, event) in cases {
+        assert_eq!(door.send(guid, "s", b"{\"a\":1}").await, 202);
+        let id = DeliveryId::new(guid).expect("an id");
+        let first = door.store.delivery(&id).await.expect("readable").expect("stored");
+        door.store.end_delivery(&id, ended, "why", first.received_at).await.expect("written");
+        assert_eq!(door.send_as("merge_group", guid, "s", b"{\"a\":2}").await, 202, "{guid}");
+        let now = door.store.delivery(&id).await.expect("readable").expect("stored");
+        assert_eq!((now.state, now.event.as_str(), now.received_at), (then, event, first.received_at), "{guid}");
+        let (body, note) = if then == ended { ("{\"a\":1}", Some("why")) } else { ("{\"a\":2}", None) };
+        assert_eq!((now.body.as_slice(), now.note.as_deref()), (body.as_bytes(), note), "{guid}");
+    }
+    assert_eq!(door.stored().await, 3);
     door.handle.stop(false).await;
 }
 

@@ -43,7 +43,11 @@ impl Store {
             repos::put_pull_in(&mut tx, repo, pull, now).await?;
         }
         if let Some((guid, note)) = plan.delivery {
-            deliveries::note_in(&mut tx, guid, repo, plan.sha, note, now).await?;
+            // Somebody else was quicker: what was to be done is not what was done.
+            let known = !plan.runs.is_empty() && written.is_empty();
+            let note =
+                if known { format!("nothing new, such a run is there already ({note})") } else { note.to_owned() };
+            deliveries::note_in(&mut tx, guid, repo, plan.sha, &note, now).await?;
         }
         crate::failpoint::hit("planner.before_commit");
         tx.commit().await?;

@@ -15,7 +15,9 @@ use switchover::{
         Registered, StandIn, StandInConfig,
         model::{CheckRun, Model, Role},
     },
+    domain::ids::RepoId,
     engine::commands::{Command as Order, Verb},
+    store::{RepoState, Store},
 };
 use tokio::process::{Child, Command};
 
@@ -205,6 +207,13 @@ impl Rig {
         }
     }
 
+    /// Asks the server to end, as systemd does.
+    pub fn terminate(&self) {
+        let id = self.server.as_ref().and_then(Child::id).expect("it runs");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(id).expect("a pid"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("asked");
+    }
+
     /// The server's disk is gone, with everything that ran from it.
     pub async fn lose_disk(&mut self) {
         self.kill().await;
@@ -232,6 +241,34 @@ impl Rig {
             Ok(found) => found,
             Err(e) => panic!("{e}\nthe server's last words:\n{}", self.log()),
         }
+    }
+
+    /// Waits until `explain` tells this of a delivery or commit; gives all that it tells.
+    pub async fn told(&self, subject: &str, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = match self.control.about("explain", subject).await {
+                Ok(told) => told,
+                Err(e) => e.to_string(),
+            };
+            if told.contains(words) {
+                return told;
+            }
+            assert!(Instant::now() < deadline, "{subject} is not {words:?}: {told}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the server holds this repository for one that it may act on.
+    pub async fn active(&self, repo: i64) {
+        let books = Store::open(&self.data.join("switchover.db")).await.expect("a readable database");
+        let deadline = Instant::now() + PATIENCE;
+        let state = async || books.repo(RepoId(repo)).await.expect("readable").map(|r| r.state);
+        while state().await != Some(RepoState::Active) {
+            assert!(Instant::now() < deadline, "{repo} is not active: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        books.close().await;
     }
 
     /// The newest check of this name, once it is completed.

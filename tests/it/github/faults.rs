@@ -27,7 +27,10 @@ async fn reads_survive_two_failures() {
 
         let rig = Rig::new().await;
         rig.on("GET", READ, ResponseTemplate::new(status)).await;
-        assert_eq!(rig.github.branches(&repo()).await, Err(GitHubError::Server { status }));
+        assert_eq!(
+            rig.github.branches(&repo()).await,
+            Err(GitHubError::Server { what: format!("GET {READ}"), status })
+        );
         assert_eq!(rig.requests().await.len(), 3);
     }
 }
