@@ -4,6 +4,7 @@ mod backup;
 mod broken;
 mod cluster;
 mod containers;
+mod fair;
 mod images;
 mod killed;
 mod outage;
