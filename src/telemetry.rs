@@ -7,7 +7,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,7 +25,14 @@ pub enum LogFormat {
 /// # Errors
 /// When the filter can't be read; the message says where.
 pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter:?}: {e}"))?;
+    let asked = EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter:?}: {e}"))?;
+    // The HTTP library tells of each worker and signal. Whoever wants to read that names it.
+    let much = asked.max_level_hint().is_none_or(|level| level >= LevelFilter::INFO);
+    let filter = if much && !filter.contains("actix") {
+        EnvFilter::try_new(format!("{filter},actix_server=warn")).unwrap_or(asked)
+    } else {
+        asked
+    };
     let pretty = match format {
         LogFormat::Auto => std::io::stderr().is_terminal(),
         LogFormat::Pretty => true,
@@ -59,7 +66,8 @@ impl ResultLabel {
 /// What `/metrics` shows. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Deliveries by how they were answered: `new`, `known`, `signature`, `too_large`, `slow`, `disk`, `invalid`.
+    /// Deliveries by how they were answered: `new`, `known`, `signature`, `too_large`, `slow`, `busy`, `disk`,
+    /// `invalid`.
     pub deliveries: Family<ResultLabel, Counter>,
     /// Seconds from the last byte of a delivery to its answer.
     pub intake_seconds: Histogram,

@@ -23,9 +23,9 @@ use switchover::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Version with the commit it was built from, where the build knew it.
-const VERSION: &str = match option_env!("SWITCHOVER_COMMIT") {
-    Some(commit) => commit,
+/// Version with the commit it was built from, where the build knew it (build.rs).
+const VERSION: &str = match option_env!("BUILT_AS") {
+    Some(version) => version,
     None => env!("CARGO_PKG_VERSION"),
 };
 
@@ -238,6 +238,9 @@ pub fn run() -> ExitCode {
         Command::Demo(_) if cli.log == "info" => "error".to_owned(),
         _ => filter,
     };
+    if quiet {
+        end_with_the_reader();
+    }
     if let Err(e) = telemetry::start(&filter, cli.log_format) {
         eprintln!("switchover: --log: {e}");
         return ExitCode::from(2);
@@ -263,7 +266,9 @@ pub fn run() -> ExitCode {
         Command::Restore { data, file } => keep::restore(&data, &file),
         Command::Schema { of, markdown } => tell::schema(of, markdown),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "switchover", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "switchover", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
             Ok(())
         }
     };
@@ -274,6 +279,19 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever reads what is printed may have had enough, as in `switchover status | head -3`: this process ends then as one
+/// that SIGPIPE ends, which Rust's programs ignore, and tells of no panic.
+fn end_with_the_reader() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let words = panic.payload_as_str().unwrap_or_default();
+        if words.starts_with("failed printing to std") && words.contains("Broken pipe") {
+            std::process::exit(128 + 13);
+        }
+        others(panic);
+    }));
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -308,7 +326,7 @@ fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
 fn agent(data: PathBuf, only_free: bool) -> anyhow::Result<()> {
     runtime(std::thread::available_parallelism().map_or(2, usize::from))?.block_on(async {
         let shutdown = CancellationToken::new();
-        serve::on_signals(shutdown.clone())?;
+        serve::on_signals(shutdown.clone(), false)?;
         Ok(agent::run(agent::AgentConfig { data, only_free }, shutdown).await?)
     })
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -43,18 +43,29 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::runtime;
 
-/// SIGTERM and SIGINT ask to end gently; the second one ends at once.
-pub fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
+/// Two signals within this time are one: a terminal, or `timeout`, sends them to the process and to its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(500);
+
+/// SIGTERM and SIGINT ask to end gently; the second one ends at once. `hangup`: so does the end of the terminal, for what
+/// must not outlive it.
+pub fn on_signals(shutdown: CancellationToken, hangup: bool) -> std::io::Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut gone = hangup.then(|| signal(SignalKind::hangup())).transpose()?;
     tokio::spawn(async move {
-        for n in 0.. {
+        let mut asked: Option<Instant> = None;
+        loop {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                Some(_) = async { gone.as_mut()?.recv().await } => {}
             }
-            if n > 0 {
-                tracing::warn!("ended at once, as asked; what was under way is taken up after the next start");
-                std::process::exit(130);
+            match asked {
+                Some(at) if at.elapsed() < ONE_SIGNAL => continue,
+                Some(_) => {
+                    tracing::warn!("ended at once, as asked; what was under way is taken up after the next start");
+                    std::process::exit(130);
+                }
+                None => asked = Some(Instant::now()),
             }
             tracing::info!("ending: nothing new is begun; once more ends at once");
             shutdown.cancel();
@@ -81,8 +92,12 @@ pub fn serve(config: Option<&Path>, wait: Duration) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            tracing::error!("{e:#}");
-            eprintln!("switchover: {e:#}");
+            // Once: as a line of the log, or as it is where the log is off.
+            if tracing::enabled!(tracing::Level::ERROR) {
+                tracing::error!("{e:#}");
+            } else {
+                eprintln!("switchover: {e:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -93,7 +108,7 @@ async fn run(settings: Settings, wait: Duration) -> anyhow::Result<()> {
     let data = settings.data.clone();
     std::fs::create_dir_all(&data).with_context(|| format!("making the data folder {}", data.display()))?;
     let shutdown = CancellationToken::new();
-    on_signals(shutdown.clone())?;
+    on_signals(shutdown.clone(), false)?;
     let Some(_lock) = lock(&data, wait, &shutdown).await? else { return Ok(()) };
     let store = Store::open(&data.join("switchover.db")).await.context("opening the database")?;
     let github = super::github(&settings)?;
@@ -167,7 +182,7 @@ async fn run(settings: Settings, wait: Duration) -> anyhow::Result<()> {
         .with_context(|| format!("listening on {} (SWITCHOVER_LISTEN)", settings.listen))?;
     let control = control::bind(engine.clone(), &data).context("making the control socket")?;
     tracing::info!(
-        listen = ?addresses, public_url = %settings.public_url, data = %data.display(), version = env!("CARGO_PKG_VERSION"),
+        listen = ?addresses, public_url = %settings.public_url, data = %data.display(), version = super::VERSION,
         "serving"
     );
     let (web_handle, control_handle) = (server.handle(), control.handle());
@@ -293,7 +308,7 @@ pub fn demo(args: DemoArgs) -> ExitCode {
     let result = runtime(2).and_then(|rt| {
         rt.block_on(async {
             let shutdown = CancellationToken::new();
-            on_signals(shutdown.clone())?;
+            on_signals(shutdown.clone(), true)?;
             let options = play::Options {
                 once: args.once,
                 json: args.json,
@@ -313,7 +328,7 @@ pub fn demo(args: DemoArgs) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("switchover: {e:#}");
+            play::tell_error(&format!("switchover: {e:#}"));
             ExitCode::from(2)
         }
     }

@@ -338,7 +338,10 @@ async fn one_step(
     }
     let unseen = step.state == "done";
     if !unseen {
-        engine.store.begin_step(job, step.id, &log.to_string_lossy(), clock::now()).await?;
+        let now = clock::now();
+        if let Some(came) = engine.store.begin_step(job, step.id, &log.to_string_lossy(), now).await? {
+            engine.metrics.first_step_seconds.observe(now.duration_since(came).as_secs_f64());
+        }
     }
     engine.wake.report.notify_one();
     crate::failpoint::hit("runner.after_step_begun");

@@ -39,7 +39,7 @@ impl Intake {
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
             while rx.recv_many(&mut batch, BATCH).await > 0 {
-                match commit(&pool, &batch).await {
+                match commit(&pool, &mut batch).await {
                     Ok(results) => {
                         crate::failpoint::hit("intake.after_commit");
                         for (waiting, result) in batch.drain(..).zip(results) {
@@ -99,12 +99,13 @@ fn insert_sql(rows: usize) -> &'static str {
     &ALL[size]
 }
 
-/// Writes those that are not known, or were not processed; returns their ids.
-async fn insert(to: &mut SqliteConnection, mut all: &[&NewDelivery]) -> Result<BTreeSet<String>> {
+/// Writes those that are not known, or were not processed; returns their ids. Their bodies go along: one may have 25 MB,
+/// and is not copied.
+async fn insert(to: &mut SqliteConnection, mut all: &mut [&mut NewDelivery]) -> Result<BTreeSet<String>> {
     let mut new = BTreeSet::new();
     while !all.is_empty() {
         let rows = ROWS.into_iter().find(|r| *r <= all.len()).unwrap_or(1);
-        let (now, later) = all.split_at(rows);
+        let (now, later) = std::mem::take(&mut all).split_at_mut(rows);
         let mut query = sqlx::query_scalar::<_, String>(insert_sql(rows));
         for d in now {
             query = query
@@ -115,7 +116,7 @@ async fn insert(to: &mut SqliteConnection, mut all: &[&NewDelivery]) -> Result<B
                 .bind(d.repo_id.unwrap_or(0))
                 .bind(d.installation_id)
                 .bind(ms(d.received_at))
-                .bind(d.body.as_slice());
+                .bind(std::mem::take(&mut d.body));
         }
         new.extend(query.fetch_all(&mut *to).await?);
         all = later;
@@ -164,18 +165,22 @@ async fn note_all(tx: &mut Transaction<'_, Sqlite>, mut all: &[&Noted]) -> Resul
     Ok(())
 }
 
-async fn commit(pool: &SqlitePool, batch: &[Waiting]) -> Result<Vec<Received>> {
-    let new: Vec<&NewDelivery> =
-        batch.iter().filter_map(|w| if let Waiting::New(d, _) = w { Some(d) } else { None }).collect();
-    let mut stored = if new.len() == batch.len() && ROWS.contains(&new.len()) {
+async fn commit(pool: &SqlitePool, batch: &mut [Waiting]) -> Result<Vec<Received>> {
+    let all = batch.len();
+    let (mut new, mut noted) = (Vec::new(), Vec::new());
+    for waiting in batch.iter_mut() {
+        match waiting {
+            Waiting::New(delivery, _) => new.push(delivery),
+            Waiting::Noted(note, _) => noted.push(&*note),
+        }
+    }
+    let mut stored = if new.len() == all && ROWS.contains(&new.len()) {
         // One statement is a transaction by itself.
         crate::failpoint::hit("intake.before_commit");
-        insert(&mut *pool.acquire().await?, &new).await?
+        insert(&mut *pool.acquire().await?, &mut new).await?
     } else {
         let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
-        let stored = insert(&mut tx, &new).await?;
-        let noted: Vec<&Noted> =
-            batch.iter().filter_map(|w| if let Waiting::Noted(n, _) = w { Some(n) } else { None }).collect();
+        let stored = insert(&mut tx, &mut new).await?;
         note_all(&mut tx, &noted).await?;
         crate::failpoint::hit("intake.before_commit");
         tx.commit().await?;

@@ -1,9 +1,8 @@
 //! `POST /webhooks/github`: signature first over the raw bytes, then durable, then answered.
 //!
-//! What is answered 2xx is on disk (invariant 1). Memory is bounded: a request reserves what its body needs before it
-//! is read, small bodies and large ones from separate budgets, so that large ones can't starve the usual ones.
+//! What is answered 2xx is on disk (invariant 1). Memory is bounded by the [`Budget`].
 
-use std::{sync::Arc, time::Duration};
+use std::time::{Duration, Instant};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -11,7 +10,8 @@ use actix_web::{
     web,
 };
 use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
+
+pub use super::budget::{Budget, Busy};
 
 use super::Web;
 use crate::{
@@ -24,28 +24,9 @@ use crate::{
 
 /// GitHub sends no payload over 25 MB ("Webhook events and payloads").
 pub const LARGEST: usize = 25 * 1024 * 1024;
-/// GitHub ends the connection after 10 s without an answer ("Best practices for using webhooks").
+/// A body has this long to arrive. GitHub ends the connection after 10 s without an answer ("Best practices for using
+/// webhooks").
 const BODY_TIME: Duration = Duration::from_secs(10);
-/// Bodies up to this size share the small budget.
-const SMALL: usize = 1024 * 1024;
-/// A permit stands for this many bytes.
-const UNIT: usize = 4096;
-
-/// Memory that bodies may take at once.
-#[derive(Debug)]
-pub struct Budget {
-    small: Arc<Semaphore>,
-    large: Arc<Semaphore>,
-}
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self {
-            small: Arc::new(Semaphore::new(32 * 1024 * 1024 / UNIT)),
-            large: Arc::new(Semaphore::new(2 * LARGEST / UNIT)),
-        }
-    }
-}
 
 struct Refusal {
     status: StatusCode,
@@ -59,13 +40,10 @@ fn refuse(status: StatusCode, result: &'static str, message: impl Into<String>) 
 
 /// The handler.
 pub async fn webhook(request: HttpRequest, payload: web::Payload, web: web::Data<Web>) -> HttpResponse {
-    let (status, result, message) = match tokio::time::timeout(BODY_TIME, take(&request, payload, &web)).await {
-        Ok(Ok(Received::New)) => (StatusCode::ACCEPTED, "new", "stored".to_owned()),
-        Ok(Ok(Received::Known)) => (StatusCode::ACCEPTED, "known", "known already".to_owned()),
-        Ok(Err(r)) => (r.status, r.result, r.message),
-        Err(_) => {
-            (StatusCode::REQUEST_TIMEOUT, "slow", format!("the body did not arrive within {} s", BODY_TIME.as_secs()))
-        }
+    let (status, result, message) = match take(&request, payload, &web).await {
+        Ok(Received::New) => (StatusCode::ACCEPTED, "new", "stored".to_owned()),
+        Ok(Received::Known) => (StatusCode::ACCEPTED, "known", "known already".to_owned()),
+        Err(r) => (r.status, r.result, r.message),
     };
     web.metrics.deliveries.get_or_create(&ResultLabel::of(result)).inc();
     let mut response = HttpResponse::build(status);
@@ -113,24 +91,40 @@ async fn take(request: &HttpRequest, mut payload: web::Payload, web: &Web) -> Re
     let event = header_text(request, "x-github-event").map(str::to_owned);
 
     // A body of unknown length may become as large as the limit.
-    let reserve = declared.unwrap_or(LARGEST).max(1);
-    let lane = if reserve <= SMALL { &web.budget.small } else { &web.budget.large };
-    let permits = u32::try_from(reserve.div_ceil(UNIT)).unwrap_or(u32::MAX);
-    let _held = lane
-        .clone()
-        .acquire_many_owned(permits)
-        .await
-        .map_err(|_| refuse(StatusCode::SERVICE_UNAVAILABLE, "disk", "the server is stopping"))?;
-    let mut body = Vec::with_capacity(declared.unwrap_or(0));
-    while let Some(chunk) = payload.next().await {
+    let most = declared.unwrap_or(LARGEST);
+    // Until it is stored.
+    let mut held = web.budget.body(most);
+    let mut body = Vec::new();
+    let mut left = BODY_TIME;
+    loop {
+        let asked = Instant::now();
+        let chunk = tokio::time::timeout(left, payload.next()).await.map_err(|_| {
+            let message = format!("the body did not arrive within {} s", BODY_TIME.as_secs());
+            refuse(StatusCode::REQUEST_TIMEOUT, "slow", message)
+        })?;
+        // The sender's time alone: not ours, in which room is waited for.
+        left = left.saturating_sub(asked.elapsed());
+        let Some(chunk) = chunk else { break };
         let chunk =
             chunk.map_err(|e| refuse(StatusCode::BAD_REQUEST, "invalid", format!("the body broke off: {e}")))?;
-        if body.len() + chunk.len() > LARGEST {
+        let needed = body.len() + chunk.len();
+        if needed > most {
             return Err(too_large());
+        }
+        let room = held.grow(needed).await.map_err(|Busy| {
+            refuse(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "other webhooks hold all the memory that webhooks may take: this one is not taken; GitHub keeps it, and \
+                 it is fetched later",
+            )
+        })?;
+        if room > body.capacity() {
+            body.reserve_exact(room - body.len());
         }
         body.extend_from_slice(&chunk);
     }
-    let arrived = std::time::Instant::now();
+    let arrived = Instant::now();
     if !webhook::verify(&web.webhook_secrets, signature.as_deref(), &body) {
         return Err(refuse(
             StatusCode::UNAUTHORIZED,

@@ -1,6 +1,7 @@
 //! actix: webhook, health, metrics, pages. Writes to the store and wakes the engine, nothing else.
 
 pub mod assets;
+mod budget;
 pub mod intake;
 pub mod pages;
 pub mod site;

@@ -162,6 +162,7 @@ const SENDERS: usize = 64;
 async fn every_acknowledged_webhook_outlives_a_kill() {
     let mut served = Served::new(None);
     let first = served.start().await;
+    assert!(!served.log().contains("actix"), "the library's own news are no news:\n{}", served.log());
     let listen = served.listen;
     // The client of the server that runs now; a sender whose request failed waits for the next one.
     let (current, clients) = watch::channel((0_usize, first));

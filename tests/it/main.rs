@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "tests document themselves by their names")]
 
 mod agent;
+mod cli;
 mod cluster;
 mod config;
 mod demo;

@@ -20,6 +20,7 @@ use tokio::{
 struct Door {
     address: SocketAddr,
     store: Store,
+    web: Arc<Web>,
     handle: actix_web::dev::ServerHandle,
     _folder: tempfile::TempDir,
 }
@@ -35,10 +36,10 @@ impl Door {
             metrics: Metrics::default(),
             budget: intake::Budget::default(),
         });
-        let (server, addresses) = web::bind(web, None, ([127, 0, 0, 1], 0).into(), 2).expect("a free port");
+        let (server, addresses) = web::bind(web.clone(), None, ([127, 0, 0, 1], 0).into(), 2).expect("a free port");
         let handle = server.handle();
         tokio::spawn(server);
-        Self { address: addresses[0], store, handle, _folder: folder }
+        Self { address: addresses[0], store, web, handle, _folder: folder }
     }
 
     fn url(&self) -> String {
@@ -170,6 +171,68 @@ async fn a_body_that_does_not_come_is_given_up() {
         .expect("answered");
     assert_eq!(&answer, b"HTTP/1.1 408");
     door.handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn strangers_who_announce_much_and_send_little_hold_nothing_up() {
+    let door = Door::open(&["s"]).await;
+    let mut strangers = Vec::new();
+    for _ in 0..64 {
+        let mut stream = TcpStream::connect(door.address).await.expect("connected");
+        let head = "POST /webhooks/github HTTP/1.1\r\nHost: x\r\nX-Hub-Signature-256: sha256=00\r\nExpect: 100-continue\r\n\
+                    Content-Length: 1048576\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.expect("written");
+        let mut go_on = [0; 12];
+        stream.read_exact(&mut go_on).await.expect("the server waits for the body");
+        assert_eq!(&go_on, b"HTTP/1.1 100");
+        stream.write_all(b"x").await.expect("written");
+        strangers.push(stream);
+    }
+    let sent = tokio::time::timeout(Duration::from_secs(5), door.send("ours", "s", &vec![b' '; 1_000_000])).await;
+    assert_eq!(sent.expect("nobody is waited for"), 202);
+    drop(strangers);
+    door.handle.stop(false).await;
+}
+
+#[actix_web::test]
+async fn without_memory_a_body_is_refused_in_its_own_words() {
+    let door = Door::open(&["s"]).await;
+    let (mut one, mut other) = (door.web.budget.body(intake::LARGEST), door.web.budget.body(intake::LARGEST));
+    assert_eq!(one.grow(intake::LARGEST).await, Ok(intake::LARGEST));
+    assert_eq!(other.grow(intake::LARGEST).await, Ok(intake::LARGEST), "one more, out of turn");
+    // Of unknown length, so that it may become a large one.
+    let body = vec![b' '; 1000];
+    let signature = sign(&SecretString::from("s".to_owned()), &body);
+    let parts = futures_util::stream::iter([Ok::<_, std::io::Error>(body)]);
+    let request = reqwest::Client::new().post(door.url()).header("X-Hub-Signature-256", signature);
+    let large = request.body(reqwest::Body::wrap_stream(parts)).send();
+    let refused = large.await.expect("an answer");
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"30".parse().expect("a value")));
+    let said = refused.text().await.expect("words");
+    assert!(said.contains("hold all the memory"), "{said}");
+    assert_eq!(door.send("small", "s", b"{}").await, 202, "small ones have room of their own");
+    drop(other);
+    assert_eq!(door.send("large", "s", &vec![b' '; 2 * 1024 * 1024]).await, 202);
+    assert_eq!(door.stored().await, 2);
+    drop(one);
+    door.handle.stop(false).await;
+}
+
+#[tokio::test]
+async fn bodies_that_hold_a_part_each_do_not_wait_for_each_other_for_ever() {
+    let budget = intake::Budget::default();
+    // Ten times of what there is room for, all growing in step.
+    let all = (0..20).map(|_| async {
+        let mut held = budget.body(intake::LARGEST);
+        for size in 1..=25 {
+            let room = held.grow(size * 1024 * 1024).await?;
+            assert!((size * 1024 * 1024..=intake::LARGEST).contains(&room));
+            tokio::task::yield_now().await;
+        }
+        Ok::<_, intake::Busy>(())
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(60), futures_util::future::join_all(all)).await;
+    assert!(ended.expect("all come to an end").into_iter().all(|ended| ended.is_ok()));
 }
 
 #[actix_web::test]

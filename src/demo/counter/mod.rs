@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::domain::show::{ReleaseLine, SlotColour};
 
-pub use page::{Actions, BUTTONS, configure};
+pub use page::{Actions, BUTTONS, Button, configure};
 
 /// Width of one column of the strip.
 pub const COLUMN: Duration = Duration::from_millis(250);

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::{future::BoxFuture, stream};
 use serde::Serialize;
 
-use super::{Counter, CounterSnapshot, EventLine};
+use super::{Counter, CounterSnapshot, EventLine, Kind};
 use crate::{
     domain::show::{self, ReleaseLine},
     web::{
@@ -23,8 +23,11 @@ use crate::{
     },
 };
 
-/// The buttons: name and what stands on it.
-pub const BUTTONS: [(&str, &str, &str); 4] = [
+/// A button: its name, and what stands on it.
+pub type Button = (&'static str, &'static str, &'static str);
+
+/// All buttons.
+pub const BUTTONS: [Button; 4] = [
     ("push-good", "Push a good commit", "tested, released, switched to, watched"),
     ("push-bad", "Push a bad one", "turns unhealthy after the switch: the watch takes it back"),
     ("kill-server", "Kill the server", "kill -9, then started again: requests never notice"),
@@ -35,6 +38,16 @@ pub const BUTTONS: [(&str, &str, &str); 4] = [
 pub trait Actions: Send + Sync + 'static {
     /// Does what the button of this name says ([`BUTTONS`]), and tells what was done or why not, in a sentence.
     fn act<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, String>>;
+
+    /// The buttons that there are.
+    fn buttons(&self) -> Vec<Button> {
+        BUTTONS.to_vec()
+    }
+
+    /// Whether the apps say which release answers (`x-release`).
+    fn tells_releases(&self) -> bool {
+        true
+    }
 
     /// Places to look at: what it is called, and its address.
     fn links(&self) -> Vec<(String, String)> {
@@ -65,6 +78,11 @@ pub fn configure(config: &mut web::ServiceConfig, counter: Arc<Counter>, actions
 struct CounterTemplate<'a> {
     now: &'a CounterSnapshot,
     links: &'a [(String, String)],
+    buttons: &'a [Button],
+    /// Nobody has answered yet, and whoever will says so.
+    waiting: bool,
+    /// What is sent: its id, in words, how many.
+    kinds: [(&'static str, &'static str, String); 4],
     release: Markup,
 }
 
@@ -94,7 +112,13 @@ fn switch(now: &CounterSnapshot) -> String {
 }
 
 async fn page(shared: web::Data<Shared>) -> HttpResponse {
-    let (now, links) = (shared.counter.snapshot(), shared.actions.links());
+    let (now, links, buttons) = (shared.counter.snapshot(), shared.actions.links(), shared.actions.buttons());
+    let kinds = [
+        ("fresh", "GET, each on a new connection", Kind::Fresh),
+        ("kept", "GET on kept-alive connections", Kind::Kept),
+        ("post", "POST", Kind::Post),
+        ("slow", "GET that takes two seconds", Kind::Slow),
+    ];
     let head = Head {
         title: "Requests",
         place: Place::Counter,
@@ -104,7 +128,17 @@ async fn page(shared: web::Data<Shared>) -> HttpResponse {
     };
     layout::respond(
         StatusCode::OK,
-        layout::render(&head, &CounterTemplate { now: &now, links: &links, release: drawn(&shared.counter) }),
+        layout::render(
+            &head,
+            &CounterTemplate {
+                now: &now,
+                links: &links,
+                buttons: &buttons,
+                waiting: now.apps.is_empty() && shared.actions.tells_releases(),
+                kinds: kinds.map(|(id, words, kind)| (id, words, thousands(now.kinds.get(&kind).unwrap_or(&0)))),
+                release: drawn(&shared.counter),
+            },
+        ),
     )
 }
 
@@ -141,7 +175,8 @@ async fn act(
     if layout::from_another_site(&request) {
         return Err(ErrorPage::from_another_site().at(Place::Counter));
     }
-    let Some((name, label, _)) = BUTTONS.iter().find(|(known, _, _)| *known == name.as_str()) else {
+    let Some((name, label, _)) = shared.actions.buttons().into_iter().find(|(known, ..)| *known == name.as_str())
+    else {
         return Err(ErrorPage::not_found("such button").at(Place::Counter));
     };
     let told = match shared.actions.act(name).await {

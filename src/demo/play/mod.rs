@@ -5,6 +5,7 @@
 //!   for what GitHub shows.
 //! * [`sample`]: the repositories, their good and their bad changes: [`shop`], [`spring`].
 //! * [`phases`]: how long the parts of a release took.
+//! * [`ready`]: what must be there first; [`voice`]: what is printed.
 //! * [`page`]: the counter page's buttons.
 
 mod acts;
@@ -13,9 +14,11 @@ mod containers;
 pub mod own;
 mod page;
 pub mod phases;
+mod ready;
 pub mod sample;
 mod shop;
 mod spring;
+mod voice;
 mod watch;
 mod world;
 
@@ -30,6 +33,8 @@ use containers::Containers;
 use phases::Phases;
 use sample::Sample;
 use world::World;
+
+pub use voice::error as tell_error;
 
 /// What is shown and how.
 #[derive(Debug, Clone)]
@@ -163,6 +168,7 @@ impl Outcome {
 /// # Errors
 /// When something of the stage can't be built; what the product does wrong is an act that did not hold.
 pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, DemoError> {
+    ready::look(&options).await?;
     // Removed when all that writes there has ended.
     let (_folder, data) = match &options.data {
         Some(data) => (None, std::path::absolute(data).map_err(DemoError::io(data.display().to_string()))?),
@@ -194,11 +200,11 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> Result<bool, 
     if let Some(space) = space
         && let Some(what) = space.clean().await
     {
-        eprintln!("switchover: could not be removed: {what}");
+        tell_error(&format!("switchover: could not be removed: {what}"));
     }
     if let Some(containers) = containers {
         for what in containers.clean(Some(&data.join("server"))).await {
-            eprintln!("switchover: could not be removed: {what}");
+            tell_error(&format!("switchover: could not be removed: {what}"));
         }
     }
     held
@@ -208,11 +214,12 @@ async fn on_stage(mut world: World, options: &Options, shutdown: &CancellationTo
     let result = tokio::select! {
         result = play(&mut world, options) => Some(result),
         () = shutdown.cancelled() => None,
+        () = voice::gone() => None,
     };
     let held = match result {
         None => Ok(false),
         Some(Err(e)) => {
-            eprintln!("\nthe server's last words:\n{}", world.last_words());
+            tell_error(&format!("\nthe server's last words:\n{}", world.last_words()));
             Err(e)
         }
         Some(Ok(outcome)) => {
@@ -238,7 +245,7 @@ async fn containers_for(options: &Options) -> Result<Option<Containers>, DemoErr
     };
     let say = |words: &str| {
         if !options.json {
-            println!("  {words}");
+            voice::line(&format!("  {words}"));
         }
     };
     if !wanted {
@@ -257,40 +264,56 @@ async fn play(world: &mut World, options: &Options) -> Result<Outcome, DemoError
 fn show(options: &Options, outcome: &Outcome) {
     if options.json {
         // A struct of texts and numbers has a JSON form.
-        println!("{}", serde_json::to_string_pretty(outcome).unwrap_or_default());
+        voice::line(&serde_json::to_string_pretty(outcome).unwrap_or_default());
         return;
     }
-    println!();
+    voice::line("");
     for act in &outcome.acts {
         let sign = if act.held { "✓" } else { "✗" };
         let time = Duration::from_millis(act.ms).as_secs_f64();
-        println!("  {sign} {:<34} {time:>6.1} s   {}", act.name, act.words);
+        voice::line(&format!("  {sign} {:<34} {time:>6.1} s   {}", act.name, act.words));
     }
-    println!();
-    println!("  requests          {} sent, {} failed", outcome.requests.sent, outcome.requests.failed);
+    voice::line("");
+    voice::line(&format!("  requests          {} sent, {} failed", outcome.requests.sent, outcome.requests.failed));
     for words in &outcome.failures {
-        println!("                    {words}");
+        voice::line(&format!("                    {words}"));
     }
     let ms = |v: Option<u64>| v.map_or("–".to_owned(), |v| format!("{v} ms"));
-    println!("  switch            {} from the flip to the last answer of the old release", ms(outcome.switch_ms));
-    println!("  way back          {} from the command to every request on the release before", ms(outcome.rollback_ms));
-    println!("  check runs        {} on GitHub, deployments {}", outcome.checks.len(), outcome.deployments.len());
-    println!();
+    voice::line(&format!(
+        "  switch            {} from the flip to the last answer of the old release",
+        ms(outcome.switch_ms)
+    ));
+    voice::line(&format!(
+        "  way back          {} from the command to every request on the release before",
+        ms(outcome.rollback_ms)
+    ));
+    voice::line(&format!(
+        "  check runs        {} on GitHub, deployments {}",
+        outcome.checks.len(),
+        outcome.deployments.len()
+    ));
+    voice::line("");
     if !outcome.phases.is_empty() {
-        println!("{}", phases::table(&outcome.phases));
+        voice::line(&phases::table(&outcome.phases));
     }
 }
 
 async fn stay(world: &World, shutdown: &CancellationToken) {
-    println!("  Everything stays up until Ctrl-C:\n");
+    voice::line("  Everything stays up until Ctrl-C:\n");
     let apps = world.stage.addresses().await.unwrap_or_default();
     let apps = apps.into_iter().map(|a| (format!("the app {}", a.app), a.url.to_string()));
     for (what, address) in world.links().into_iter().chain(apps) {
-        println!("    {what:<22} {address}");
+        voice::line(&format!("    {what:<22} {address}"));
     }
-    println!("\n  Push something of your own:\n\n    git clone {} shop\n", world.remote());
+    voice::line(&format!("\n  Push something of your own:\n\n    git clone {} shop\n", world.remote()));
+    voice::line("  Ask the server:\n");
+    for command in ["status", "explain COMMIT", "rollback"] {
+        voice::line(&format!("    SWITCHOVER_DATA={} switchover {command}", world.server_data().display()));
+    }
+    voice::line("");
     tokio::select! {
         () = shutdown.cancelled() => {}
+        () = voice::gone() => {}
         () = world.stage.mind_server() => {}
     }
 }

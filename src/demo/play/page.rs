@@ -5,7 +5,10 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 use super::{watch::short, world::Stage};
-use crate::{demo::counter::Actions, engine::commands::Verb};
+use crate::{
+    demo::counter::{Actions, BUTTONS, Button},
+    engine::commands::Verb,
+};
 
 /// The buttons over the stage.
 pub struct Buttons(pub Arc<Stage>);
@@ -25,6 +28,15 @@ impl Actions for Buttons {
                 other => Err(format!("there is no button {other:?}")),
             }
         })
+    }
+
+    fn buttons(&self) -> Vec<Button> {
+        // What the pushes change is the sample's.
+        BUTTONS.into_iter().filter(|(name, ..)| !(self.0.own && name.starts_with("push-"))).collect()
+    }
+
+    fn tells_releases(&self) -> bool {
+        !self.0.own
     }
 
     fn links(&self) -> Vec<(String, String)> {

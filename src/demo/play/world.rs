@@ -22,6 +22,7 @@ use super::{
     containers::Containers,
     page,
     sample::{Change, Sample},
+    voice,
 };
 use crate::{
     agent,
@@ -70,6 +71,8 @@ pub struct Stage {
     pub control: Control,
     /// Print no progress.
     pub quiet: bool,
+    /// The repository is somebody's own: nothing is known of what it holds.
+    pub own: bool,
     /// What is played with.
     pub sample: Sample,
     /// Engine and registry of a play in containers.
@@ -152,6 +155,7 @@ impl World {
             messages: AtomicU64::new(0),
             control: Control::new(&server_data)?,
             quiet: options.json,
+            own: options.repo.is_some(),
             sample: options.sample,
             patience: if containers.is_some() || options.repo.is_some() { LONG } else { SHORT },
             containers,
@@ -166,6 +170,12 @@ impl World {
         });
         let page = serve_page(page_address, counter, stage.clone())?;
         stage.start_server().await?;
+        // Only an agent that answers can be told to end, whenever that is.
+        let client = agent::Client::new(agent::socket_path(&server_data.join("agent")));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while client.hello().await.is_err() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         stage.github.install(app.id, OWNER, Some(&[repo]))?;
         Ok(Self { stage, data, load: None, page, page_address })
     }
@@ -198,6 +208,12 @@ impl World {
         links
     }
 
+    /// The server's data folder: what the command line needs to know.
+    #[must_use]
+    pub fn server_data(&self) -> PathBuf {
+        self.data.join("server")
+    }
+
     /// Where to push to.
     #[must_use]
     pub fn remote(&self) -> String {
@@ -212,7 +228,7 @@ impl World {
         }
         self.page.stop(false).await;
         self.stage.kill_server().await;
-        let agent = agent::Client::new(agent::socket_path(&self.data.join("server").join("agent")));
+        let agent = agent::Client::new(agent::socket_path(&self.server_data().join("agent")));
         let _ = agent.shutdown(true).await;
         self.stage.github.clone().stop().await;
     }
@@ -223,14 +239,14 @@ impl Stage {
     pub fn say(&self, words: &str) {
         self.counter.event(words);
         if !self.quiet {
-            println!("  {:>6.1} s  {words}", self.began.elapsed().as_secs_f64());
+            voice::line(&format!("  {:>6.1} s  {words}", self.began.elapsed().as_secs_f64()));
         }
     }
 
     /// Tells that nothing new happened yet: for the terminal alone.
     pub fn still(&self, words: &str) {
         if !self.quiet {
-            println!("  {:>6.1} s    … {words}", self.began.elapsed().as_secs_f64());
+            voice::line(&format!("  {:>6.1} s    … {words}", self.began.elapsed().as_secs_f64()));
         }
     }
 

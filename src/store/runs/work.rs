@@ -21,15 +21,18 @@ use crate::{
 };
 
 impl Store {
-    /// Jobs that wait to be claimed, with how many jobs of their repository run now: releases first, then the
-    /// repository with the least under way, then the oldest.
+    /// Jobs that wait to be claimed: releases first, then the repository with the least under way, then the oldest. The
+    /// jobs of this very answer count as under way, so that several free places are shared as well.
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn due_jobs(&self, now: Timestamp, limit: i64) -> Result<Vec<JobId>> {
         let ids: Vec<String> = sqlx::query_scalar(
-            "SELECT j.id FROM jobs j WHERE j.state = 'queued' AND j.next_at <= $1 ORDER BY j.priority, \
-             (SELECT COUNT(*) FROM jobs r WHERE r.repo_id = j.repo_id AND r.state = 'running'), j.created_at, j.id LIMIT $2",
+            "SELECT id FROM (SELECT j.id, j.priority, j.created_at, \
+             (SELECT COUNT(*) FROM jobs r WHERE r.repo_id = j.repo_id AND r.state = 'running') \
+             + ROW_NUMBER() OVER (PARTITION BY j.repo_id ORDER BY j.priority, j.created_at, j.id) AS turn \
+             FROM jobs j WHERE j.state = 'queued' AND j.next_at <= $1) AS due \
+             ORDER BY priority, turn, created_at, id LIMIT $2",
         )
         .bind(ms(now))
         .bind(limit)
@@ -128,11 +131,11 @@ impl Store {
         Ok(())
     }
 
-    /// A step begins.
+    /// A step begins. If it is the first one of a run that a delivery set off: when that delivery came.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] when the claim is stale.
-    pub async fn begin_step(&self, job: &Job, step: StepId, log: &str, now: Timestamp) -> Result<()> {
+    pub async fn begin_step(&self, job: &Job, step: StepId, log: &str, now: Timestamp) -> Result<Option<Timestamp>> {
         let mut tx = self.begin().await?;
         guard(&mut tx, job).await?;
         sqlx::query("UPDATE steps SET state = 'running', started_at = $2, log = $3 WHERE id = $1 AND state <> 'done'")
@@ -141,9 +144,19 @@ impl Store {
             .bind(log)
             .execute(&mut *tx)
             .await?;
+        // A job that is tried again has begun before.
+        let came: Option<i64> = sqlx::query_scalar(
+            "SELECT d.received_at FROM runs r JOIN deliveries d ON d.guid = r.delivery WHERE r.id = $1 AND $3 = 1 \
+             AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.run_id = r.id AND s.id <> $2 AND s.started_at IS NOT NULL)",
+        )
+        .bind(job.run.to_string())
+        .bind(step.to_string())
+        .bind(job.attempts)
+        .fetch_optional(&mut *tx)
+        .await?;
         dirty_run(&mut tx, job.repo, &job.run.to_string(), now).await?;
         tx.commit().await?;
-        Ok(())
+        Ok(came.and_then(|at| Timestamp::from_millisecond(at).ok()))
     }
 
     /// A step ended. A success is kept as a proof for its tree.

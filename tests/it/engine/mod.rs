@@ -5,6 +5,7 @@ mod backup;
 mod broken;
 mod cluster;
 mod containers;
+mod fair;
 mod held;
 mod images;
 mod killed;

@@ -185,6 +185,11 @@ impl Rig {
         }
     }
 
+    pub async fn metrics(&self) -> String {
+        let answer = reqwest::get(format!("http://{}/metrics", self.listen)).await.expect("an answer");
+        answer.text().await.expect("text")
+    }
+
     /// Waits until the server has ended by itself; false when it did not within the time.
     pub async fn ended(&mut self, limit: Duration) -> bool {
         match &mut self.server {

@@ -13,7 +13,7 @@ use futures_util::{StreamExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use serde_json::Value;
 use switchover::demo::{
-    counter::{self, Actions, Answer, BUTTONS, Counter, Kind},
+    counter::{self, Actions, Answer, BUTTONS, Button, Counter, Kind},
     load::{self, Visited},
 };
 use tokio_util::sync::CancellationToken;
@@ -203,6 +203,43 @@ async fn the_buttons_act_for_people_and_for_no_other_site() {
         assert!(html.contains(&format!("action=\"/actions/{name}\"")), "{name}");
         assert!(html.contains(label) && html.contains(about), "{name}");
     }
+}
+
+/// Over somebody's own repository.
+struct Few;
+
+impl Actions for Few {
+    fn act<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<String, String>> {
+        Box::pin(async move { Ok(name.to_owned()) })
+    }
+
+    fn buttons(&self) -> Vec<Button> {
+        BUTTONS.into_iter().filter(|(name, ..)| *name == "rollback").collect()
+    }
+
+    fn tells_releases(&self) -> bool {
+        false
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_what_there_is_without_a_script() {
+    let counter = Arc::new(Counter::new());
+    let waiting = served(&counter, &Arc::new(Pressed::default())).text("/").await;
+    assert!(waiting.contains("Nobody has answered yet"), "{waiting}");
+    let shown = counter.clone();
+    let few = Served::start(move |config| counter::configure(config, shown.clone(), Arc::new(Few)));
+    for n in 0..1_234 {
+        answer(&counter, "backend", "a", n, n + 1);
+    }
+    let html = few.text("/").await;
+    assert!(html.contains("id=\"kind-kept\">1,234<") && html.contains("id=\"kind-post\">0<"), "{html}");
+    assert!(html.contains("/actions/rollback") && !html.contains("push-good"), "{html}");
+    let press =
+        async |name: &str| client().post(format!("{}/actions/{name}", few.url)).send().await.unwrap().status().as_u16();
+    assert_eq!((press("rollback").await, press("push-good").await), (303, 404));
+    let empty = Served::start(move |config| counter::configure(config, Arc::new(Counter::new()), Arc::new(Few)));
+    assert!(!empty.text("/").await.contains("Nobody has answered yet"), "it would stand there for ever");
 }
 
 #[tokio::test]

@@ -88,6 +88,28 @@ async fn mergeable_is_null_then_known() {
 }
 
 #[tokio::test]
+async fn a_pull_request_needs_a_title_and_something_to_pull() {
+    let w = World::start().await;
+    branch(&w, "old", "old.txt", "1\n").await;
+    branch(&w, "new", "new.txt", "1\n").await;
+    // All of `old` is in main, which went on.
+    let number = open(&w, "old").await;
+    w.standin.merge_pull(w.repo, number, "ann").await.unwrap();
+    let fork = w.standin.fork(w.repo, "eve").await.unwrap();
+    for (title, head, head_repo, said) in [
+        (" ", "new", None, "Validation Failed: title can't be blank"),
+        ("Again", "old", None, "No commits between main and old"),
+        ("Again", "old", Some(fork), "No commits between main and old"),
+        ("Nothing", "main", None, "No commits between main and main"),
+    ] {
+        let new = NewPull { title: title.into(), head: head.into(), head_repo, ..NewPull::default() };
+        assert_eq!(w.standin.open_pull(w.repo, "bob", new).await.unwrap_err().to_string(), said);
+    }
+    open(&w, "new").await;
+    w.stop().await;
+}
+
+#[tokio::test]
 async fn a_merge_is_a_real_one() {
     let w = World::start().await;
     let api = w.token(None).await;

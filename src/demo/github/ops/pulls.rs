@@ -44,8 +44,12 @@ impl StandIn {
     /// Opens a pull request; answers its number.
     ///
     /// # Errors
-    /// A branch is missing, nothing is between them, or the same is open already.
+    /// The title is empty, a branch is missing, nothing is between them, or the same is open already.
     pub async fn open_pull(&self, repo: i64, login: &str, new: NewPull) -> Result<i64, StandInError> {
+        // "Create a pull request" answers 422 here: `title` is needed.
+        if new.title.trim().is_empty() {
+            return Err(StandInError::Refused("Validation Failed: title can't be blank".to_owned()));
+        }
         let head_repo = new.head_repo.unwrap_or(repo);
         let (base, head_owner) = self.read(|m| {
             let r = repo_of(m, repo)?;
@@ -58,7 +62,12 @@ impl StandIn {
         let (Some(head_sha), Some(base_sha)) = (head_sha, base_sha) else {
             return Err(StandInError::Refused("Validation Failed: head or base is no branch".to_owned()));
         };
-        if head_sha == base_sha {
+        let dir = self.git_dir(repo);
+        if head_repo != repo {
+            let from = self.git_dir(head_repo).to_string_lossy().into_owned();
+            git::run(&dir, &["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--", &from, &head_sha]).await?;
+        }
+        if git::log(&dir, &[&head_sha, &format!("^{base_sha}")], 1).await?.is_empty() {
             return Err(StandInError::Refused(format!("No commits between {base} and {}", new.head)));
         }
         let number = self.write(|m| {
