@@ -5,6 +5,7 @@ mod agent;
 mod cluster;
 mod config;
 mod demo;
+mod deploy;
 mod docker;
 mod durable;
 mod engine;
