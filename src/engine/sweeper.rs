@@ -1,7 +1,7 @@
 //! What was missed is found: deliveries that never arrived, branch heads and pull requests that moved unseen. On start
 //! and every few minutes, by the same road as a webhook: what is found becomes a delivery of our own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +21,15 @@ use crate::{
 
 /// Between two sweeps.
 const EVERY: Duration = Duration::from_secs(300);
+/// Between two looks at what caches and images hold: each reads every cache's folders.
+const COUNT: Duration = Duration::from_secs(3600);
 /// Where the delivery log was read up to.
 const CURSOR: &str = "deliveries_seen";
 
 /// The loop.
 pub async fn run(engine: Engine, shutdown: CancellationToken) {
     let mut wait = Duration::ZERO;
+    let mut counted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -39,6 +42,12 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
         }
         if let Err(e) = super::retention::sweep(&engine).await {
             tracing::warn!(error = %e, "what is old can't be removed now");
+        }
+        if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+            counted = Some(Instant::now());
+            if let Err(e) = super::retention::keep_budget(&engine).await {
+                tracing::warn!(error = %e, "caches and images can't be kept within their budget now");
+            }
         }
     }
 }
