@@ -6,6 +6,7 @@ mod cluster;
 mod containers;
 mod images;
 mod killed;
+mod leftovers;
 mod outage;
 mod queue;
 pub mod rig;
