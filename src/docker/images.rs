@@ -1,15 +1,15 @@
-//! Which images of the engine are ours to remove, and when they were last used.
+//! Which images of the engine are ours to remove, and when they were last used; and the builder's cache.
 //!
-//! An image that we pulled and that was not there before gets a second name, `switchover.invalid/pulled-OWNER:HASH`, where
-//! `HASH` is that of the name it was pulled by. The engine notes when an image was last named; so naming it again at each
-//! use is the stamp. Both survive restarts of the server and of the engine, and images that somebody else pulled, built
-//! or named are never ours.
+//! An image that we built, or that we pulled and that was not there before, gets a second name,
+//! `switchover.invalid/pulled-OWNER:HASH`, where `HASH` is that of the name it was built or pulled by. The engine notes when
+//! an image was last named; so naming it again at each use is the stamp. Both survive restarts of the server and of the
+//! engine, and images that somebody else pulled, built or named are never ours.
 
 use std::collections::{HashMap, HashSet};
 
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions, RemoveImageOptionsBuilder,
-    TagImageOptionsBuilder,
+    ListContainersOptionsBuilder, ListImagesOptionsBuilder, PruneBuildOptionsBuilder, RemoveImageOptions,
+    RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -23,6 +23,8 @@ pub struct OwnImage {
     pub id: String,
     /// How people call it.
     pub names: Vec<String>,
+    /// As what registries know it: `REPOSITORY@sha256:…`.
+    pub digests: Vec<String>,
     /// Its size without what it shares with others, in bytes.
     pub bytes: u64,
     /// When a step last used it.
@@ -55,7 +57,32 @@ impl Docker {
         }
     }
 
-    /// The images that we pulled, that nobody else named since, and that no container needs.
+    /// Notes that an image was built by us under this name, `[HOST/]REPOSITORY:TAG`.
+    pub async fn mark_built(&self, name: &str) {
+        if let Some(image) = Reference::parse(name) {
+            self.mark(&image).await;
+        }
+    }
+
+    /// Shrinks the builder's cache to this size, the longest unused first, and answers the bytes that went. Engines before
+    /// API 1.48 (Docker 28) would take the same request for "all of it": they are left to their own rules.
+    ///
+    /// # Errors
+    /// [`DockerError`].
+    pub async fn keep_build_cache(&self, budget: u64) -> Result<u64, DockerError> {
+        let version = self.api.client_version();
+        if (version.major_version, version.minor_version) < (1, 48) {
+            return Ok(0);
+        }
+        // Zero would mean that there is no limit.
+        let bytes = i64::try_from(budget).unwrap_or(i64::MAX).max(1);
+        let options = PruneBuildOptionsBuilder::default().all(true).reserved_space(bytes).max_used_space(bytes).build();
+        let done = self.api.prune_build(Some(options)).await;
+        let done = done.map_err(DockerError::api("shrinking the builder's cache".to_owned()))?;
+        Ok(done.space_reclaimed.and_then(|b| u64::try_from(b).ok()).unwrap_or(0))
+    }
+
+    /// The images that we built or pulled, that nobody else named since, and that no container needs.
     ///
     /// # Errors
     /// [`DockerError`].
@@ -83,7 +110,8 @@ impl Docker {
                 stamp.and_then(|t| Timestamp::from_second(t.unix_timestamp()).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
             let size = u64::try_from(image.size).unwrap_or(0);
             let shared = u64::try_from(image.shared_size).unwrap_or(0);
-            own.push(OwnImage { id: image.id, names, bytes: size.saturating_sub(shared), used });
+            let digests = details.repo_digests.unwrap_or_default();
+            own.push(OwnImage { id: image.id, names, digests, bytes: size.saturating_sub(shared), used });
         }
         Ok(own)
     }

@@ -260,7 +260,10 @@ async fn make(
         limit: LIMIT,
     };
     let images = Images::new(docker, registries(engine, &full_name));
-    let built = images.build_and_push(&order, &|line| journal.feed(line), cancel).await?;
+    let built = images.build_and_push(&order, &|line| journal.feed(line), cancel).await;
+    // Also what could not be pushed: nobody else removes it.
+    docker.mark_built(&format!("{}:{}", spec.repository, job.spec.commit)).await;
+    let built = built?;
     let seconds = |d: Duration| format!("{:.1} s", d.as_secs_f64());
     let (new, had) = built.layers;
     journal.line(&format!(

@@ -9,7 +9,10 @@ use super::{Engine, EngineError, rollouts::parse};
 use crate::{
     clock,
     domain::{ids::Digest, rollout::Desired},
-    exec::caches::Caches,
+    exec::{
+        budget::{Freed, keep_within},
+        caches::Caches,
+    },
     rollout::local::releases,
 };
 
@@ -17,6 +20,8 @@ use crate::{
 const LAST: i64 = 10;
 /// Younger things are never removed.
 const YOUNG: Duration = Duration::from_secs(24 * 3600);
+/// What was used within this time does not go for want of room: an image that was just fetched is about to be used.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,9 +75,40 @@ pub async fn sweep(engine: &Engine) -> Result<Gone, EngineError> {
     Ok(gone)
 }
 
+/// Keeps within the operator's budget what is there for speed alone: caches, images that we pulled or built, and the
+/// builder's cache, which counts for itself.
+///
+/// # Errors
+/// When the store can't be used; what the engine does not do is logged and left for the next time.
+pub async fn keep_budget(engine: &Engine) -> Result<(), EngineError> {
+    let budget = engine.settings.limits.cache_disk;
+    let needed = last_releases(engine).await?;
+    let caches = Caches::new(engine.settings.data.join("caches"));
+    let freed = keep_within(&caches, engine.docker.as_ref(), budget, &needed, IDLE).await;
+    if freed != Freed::default() {
+        tracing::info!(?freed, budget, "removed what was unused longest: there was more than limits.cache_disk");
+    }
+    // Without a registry nothing is built here: the builder's cache is somebody else's.
+    if let Some(docker) = engine.docker.as_ref().filter(|_| !engine.settings.registries.is_empty()) {
+        match docker.keep_build_cache(budget).await {
+            Ok(0) => {}
+            Ok(bytes) => tracing::info!(bytes, budget, "the builder's cache was more than limits.cache_disk"),
+            Err(error) => tracing::warn!(%error, "the builder's cache is not pruned"),
+        }
+    }
+    Ok(())
+}
+
 /// Releases that somebody may start again.
 async fn releases_kept(engine: &Engine, since: Timestamp) -> Result<Vec<Digest>, EngineError> {
     let mut kept = engine.store.digests_since(since).await?;
+    kept.extend(last_releases(engine).await?);
+    Ok(kept)
+}
+
+/// What the newest rollouts of each environment brought, and those under way will.
+async fn last_releases(engine: &Engine) -> Result<Vec<Digest>, EngineError> {
+    let mut kept = Vec::new();
     for desired in engine.store.desired_of_last(LAST).await? {
         let desired: Desired = parse(&desired)?;
         kept.extend(desired.apps.into_iter().map(|a| a.digest));

@@ -209,7 +209,8 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
     let (sender, receiver) = watch::channel(asked);
     engine.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id, sender);
     let journal = StoreJournal { engine: engine.clone(), id, epoch: row.epoch, asked: receiver };
-    let result = drive(&desired, progress, target.as_ref(), &journal, shutdown).await;
+    let result = drive(&desired, progress, target.as_ref(), &journal, shutdown.clone()).await;
+    let over = matches!(result, Ok(DriveEnd::Ended(..)));
     engine.asking.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&id);
     match result {
         Ok(DriveEnd::Ended(end, progress)) => {
@@ -226,7 +227,11 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
                 // Whatever is not needed is retired soon: slots of a release that failed, for instance.
                 None => None,
             };
-            let keep = keep.as_ref().map(|(json, at)| (json.as_str(), at.or(Some(clock::now()))));
+            // Older slots than the one that is kept go at once: their own time is not noted any more.
+            let now = clock::now();
+            let keep = keep
+                .as_ref()
+                .map(|(json, at)| (json.as_str(), if outcome == Ended::Stuck { at.or(Some(now)) } else { Some(now) }));
             engine.store.end_rollout(id, row.epoch, outcome.as_str(), words, live, hold, keep, clock::now()).await?;
             crate::failpoint::hit("rollouts.after_end");
             engine.metrics.rollouts.get_or_create(&ResultLabel::of(outcome.as_str())).inc();
@@ -241,7 +246,33 @@ async fn carry_out(engine: &Engine, id: RolloutId, shutdown: CancellationToken) 
     }
     engine.wake.rollouts.notify_one();
     engine.wake.report.notify_one();
+    // Here, with the place still ours: where one release waits behind the other, no look ever finds it free. What is not
+    // done stays due.
+    if over
+        && let Some(place) = engine.store.environment(row.repo, &row.environment).await?
+        && place.retire_at.is_some_and(|at| at <= clock::now())
+    {
+        tokio::select! {
+            done = retire(engine, &place) => if let Err(e) = done {
+                tracing::warn!(environment = place.name, error = %e, "old slots can't be retired now");
+            },
+            // Old connections may take a minute to end. A way back does not wait for them.
+            () = next_waits(engine, &row) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
     Ok(())
+}
+
+/// Returns when another rollout waits for the place of this one.
+async fn next_waits(engine: &Engine, row: &RolloutRow) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        let open = engine.store.open_rollouts().await.unwrap_or_default();
+        if open.iter().any(|o| o.state == "queued" && o.repo == row.repo && o.environment == row.environment) {
+            return;
+        }
+    }
 }
 
 /// Nothing was touched for it, and nothing will be.

@@ -182,12 +182,19 @@ async fn close(engine: &Engine, job: &Job, image: &ImageSpec, made: Made) -> Res
     Ok(Ended::Over)
 }
 
+/// A run's branch, unless that is the default one.
+async fn side_branch(engine: &Engine, job: &Job) -> Result<Option<String>, EngineError> {
+    let branch = engine.store.run(job.run).await?.map(|run| run.detail.branch).filter(|b| !b.is_empty());
+    let default = engine.store.repo(job.repo).await?.map(|repo| repo.info.default_branch);
+    Ok(branch.filter(|b| default.as_ref().is_none_or(|d| d != b)))
+}
+
 async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Result<Ended, EngineError> {
     let repo = engine.store.repo(job.repo).await?.map(|r| r.info.repo);
     if let Some(ended) = look(engine, job, repo.as_ref()).await? {
         return Ok(ended);
     }
-    // What a release reads is written by releases and branches alone; a pull request gets a copy of it.
+    // What a release reads is written by its own branch alone. All but the default branch's begin as a copy of that one's.
     let (trust, seed) = match job.spec.trigger {
         Trigger::Release => ("release", None),
         Trigger::Branch => ("branch", Some("release")),
@@ -195,6 +202,11 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
         Trigger::Stranger => ("stranger", Some("release")),
     };
     let pool_key = format!("{}-{trust}", job.app);
+    let (trust, seed) = match (job.spec.trigger, side_branch(engine, job).await?) {
+        (Trigger::Release | Trigger::Branch, None) => ("release".to_owned(), None),
+        (Trigger::Release, Some(branch)) => (format!("release-{branch}"), Some("release")),
+        _ => (trust.to_owned(), seed),
+    };
     let workspace = engine.mirrors.checkout(job.repo, &job.spec.commit, &pool_key).await?;
     crate::failpoint::hit("runner.after_checkout");
     for note in workspace.notes() {
@@ -219,7 +231,7 @@ async fn carry_out(engine: &Engine, job: &Job, token: &CancellationToken) -> Res
     let app = AppName::new(job.app.clone()).map_err(|e| EngineError::Refused(e.to_string()))?;
     let (entries, id, place, dir) = (job.spec.cache.clone(), job.repo, home.path().to_owned(), app_dir.clone());
     let caches = tokio::task::spawn_blocking(move || {
-        let job = CacheJob { repo: id, app: &app, trust, seed, home: &place, app_dir: &dir };
+        let job = CacheJob { repo: id, app: &app, trust: &trust, seed, home: &place, app_dir: &dir };
         caches.prepare(&job, &entries)
     });
     let caches = match caches.await.map_err(|e| EngineError::Machine(e.to_string()))? {
@@ -440,7 +452,7 @@ fn note(result: &StepResult, outcome: Outcome) -> Option<String> {
             Some(format!("Out of memory: the machine had no more; it used {}.", bytes(*peak)))
         }
         StepEnd::OverDisk { used, limit } => Some(format!(
-            "Ended: {} lay in its workspace and home, and {} may (`limits.step_disk` of the operator).",
+            "Ended: {} lay in its folders and containers, and {} may (`limits.step_disk` of the operator).",
             bytes(*used),
             bytes(*limit)
         )),

@@ -1,7 +1,10 @@
 //! What was missed is found: deliveries that never arrived, branch heads and pull requests that moved unseen. On start
 //! and every few minutes, by the same road as a webhook: what is found becomes a delivery of our own.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +26,8 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(300);
 /// The same after GitHub could not be asked.
 const SOON: Duration = Duration::from_secs(30);
+/// Between two looks at what caches and images hold: each reads every cache's folders.
+const COUNT: Duration = Duration::from_secs(3600);
 /// Where the delivery log was read up to.
 const CURSOR: &str = "deliveries_seen";
 
@@ -32,6 +37,7 @@ const SILENT: usize = 4;
 /// The loop.
 pub async fn run(engine: Engine, shutdown: CancellationToken) {
     let mut wait = Duration::ZERO;
+    let mut counted: Option<Instant> = None;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -55,6 +61,16 @@ pub async fn run(engine: Engine, shutdown: CancellationToken) {
         tokio::select! {
             () = shutdown.cancelled() => return,
             next = round => wait = next,
+        }
+        if counted.is_none_or(|at| at.elapsed() >= COUNT) {
+            counted = Some(Instant::now());
+            let kept = tokio::select! {
+                () = shutdown.cancelled() => return,
+                kept = super::retention::keep_budget(&engine) => kept,
+            };
+            if let Err(e) = kept {
+                tracing::warn!(error = %e, "caches and images can't be kept within their budget now");
+            }
         }
     }
 }

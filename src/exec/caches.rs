@@ -79,7 +79,7 @@ pub struct CacheJob<'a> {
     pub repo: RepoId,
     /// Whose steps.
     pub app: &'a AppName,
-    /// `release`, `own`, `pull-7`: code of another trust never sees these folders.
+    /// `release`, `release-BRANCH`, `own`: code of another trust never sees these folders.
     pub trust: &'a str,
     /// Trust whose cache is copied when this one is empty; it is only ever read.
     pub seed: Option<&'a str>,

@@ -14,7 +14,7 @@ pub struct StepLimits {
     pub cpu: Option<f64>,
     /// Processes and threads, for the step and for each of its companions.
     pub pids: u32,
-    /// Bytes that its workspace and home may hold together. None: what the disk has.
+    /// Bytes that its workspace and home may hold, with what it adds to caches and containers. None: what the disk has.
     pub disk: Option<u64>,
     /// Whether it reaches more than its companions.
     pub internet: bool,

@@ -133,6 +133,8 @@ pub enum ProblemKind {
     Untrusted,
     /// A name or a manifest that it does not take.
     Refused,
+    /// An error with no code of its own: `UNKNOWN`, with whatever words and status.
+    Unclear,
 }
 
 impl RegistryProblem {
@@ -199,6 +201,9 @@ impl RegistryProblem {
             || any(&["manifest invalid", "name invalid", "tag invalid", "digest invalid", "unsupported"])
         {
             ProblemKind::Refused
+        } else if text.starts_with("unknown: ") {
+            // The engine hides the status of an answer that has errors in JSON; of those it does so, all are 4xx.
+            ProblemKind::Unclear
         } else {
             return None;
         };
@@ -267,6 +272,10 @@ impl fmt::Display for RegistryProblem {
                 "the certificate of {host} is not trusted. Give the Docker engine its authority as /etc/docker/certs.d/{host}/ca.crt, and this host too"
             ),
             ProblemKind::Refused => write!(f, "{host} does not take this image or name"),
+            ProblemKind::Unclear => write!(
+                f,
+                "{host} refused without a reason that the Docker engine passes on. Its log, or that of the proxy in front of it, has the status: 413 is a limit for uploads (nginx: `client_max_body_size 0`)"
+            ),
         }?;
         if self.said.is_empty() { Ok(()) } else { write!(f, ". It said: {}", self.said) }
     }

@@ -142,13 +142,16 @@ impl Pattern {
     }
 }
 
-/// A path without `.`, `..`, doubled and leading slashes. What leads above the root stays at the root.
+/// A path without `.`, doubled and leading slashes, and without `..` behind a folder. As Go's `filepath.Clean` does, which
+/// Docker uses: what leads above the context stays so, and fits nothing in it; from a leading slash nothing leads above.
 fn clean(pattern: &str) -> String {
+    let anchored = pattern.starts_with('/');
     let mut parts: Vec<&str> = Vec::new();
     for part in pattern.split('/') {
         match part {
             "" | "." => {}
-            ".." => _ = parts.pop(),
+            ".." if parts.last().is_some_and(|last| *last != "..") => _ = parts.pop(),
+            ".." if anchored => {}
             part => parts.push(part),
         }
     }

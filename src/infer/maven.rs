@@ -220,14 +220,14 @@ fn reactor(project: &Project<'_>, all: &[&Pom], found: &mut Found) {
     let apps: Vec<&Pom> =
         leaves.iter().copied().filter(|p| p.runnable() || inherited && !needed(p) && p.packaging == "jar").collect();
     let wrapper = join(&root.folder, "mvnw").filter(|w| project.has(w));
-    let maven = if wrapper.is_some() { "sh mvnw -B -ntp" } else { "mvn -B -ntp" };
+    let maven = if wrapper.is_some() { "sh ./mvnw -B -ntp" } else { "mvn -B -ntp" };
     let mut notes = Vec::new();
     if all.len() > 1 {
         let names: Vec<&str> = leaves.iter().map(|p| p.artifact.as_str()).take(20).collect();
         notes.push((format!("a Maven reactor of {} modules: {}", leaves.len(), names.join(", ")), root.file.clone()));
     }
     if let Some(wrapper) = wrapper {
-        notes.push(("`sh mvnw`, because the wrapper is there".to_owned(), wrapper));
+        notes.push(("`sh ./mvnw`, because the wrapper is there".to_owned(), wrapper));
     }
     let several = apps.len() > 1;
     if apps.is_empty() {

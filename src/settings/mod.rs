@@ -210,7 +210,7 @@ pub struct Limits {
     pub concurrent_steps: usize,
     /// Memory that one step may use (executors docker and kubernetes), in bytes. None: no limit.
     pub step_memory: Option<u64>,
-    /// Bytes that one step's workspace and home may hold (executors docker and kubernetes).
+    /// Bytes that one step may write (executors docker and kubernetes).
     pub step_disk: u64,
     /// Whether steps reach more than their companions (executors docker and kubernetes).
     pub step_internet: bool,

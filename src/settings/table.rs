@@ -448,7 +448,7 @@ pub static LIMITS: Object = Object {
             kind: Kind::Size,
             required: false,
             default: Some("20Gi"),
-            doc: "What may lie in the workspace and home of one step (executors docker and kubernetes).",
+            doc: "What one step may write: workspace, home, new files in caches, and its containers (executors docker and kubernetes; the last two docker alone).",
         },
         Field {
             key: "step_internet",
@@ -462,7 +462,7 @@ pub static LIMITS: Object = Object {
             kind: Kind::Size,
             required: false,
             default: Some("20Gi"),
-            doc: "What caches and pulled images may hold together; the longest unused goes first.",
+            doc: "What caches and own images may hold together, and the builder's cache by itself (Docker 28 or newer); the longest unused goes first, looked at each hour.",
         },
         Field {
             key: "keep_logs",

@@ -3,10 +3,13 @@
 use std::process::Command;
 
 use switchover::{
-    demo::play::{
-        own::with_environment,
-        phases::image_parts,
-        sample::{SAMPLES, Sample},
+    demo::{
+        github::model::{CheckOutput, CheckRun},
+        play::{
+            own::{failed, with_environment},
+            phases::image_parts,
+            sample::{SAMPLES, Sample},
+        },
     },
     domain::config::{self, AppKind, DeployFrom},
 };
@@ -79,6 +82,40 @@ fn an_environment_is_added_where_there_is_none() {
         let environments = config::parse(&more).unwrap().config.environments;
         assert_eq!(environments.keys().map(ToString::to_string).collect::<Vec<_>>(), ["production"]);
     }
+}
+
+#[test]
+fn a_failed_check_is_told_with_its_last_lines() {
+    let check = |name: &str, conclusion: &str, text: &str| CheckRun {
+        id: 1,
+        suite: 1,
+        app: 1,
+        name: name.into(),
+        head_sha: "a".repeat(40),
+        external_id: None,
+        details_url: None,
+        status: "completed".into(),
+        conclusion: Some(conclusion.into()),
+        started_at: None,
+        completed_at: None,
+        output: CheckOutput {
+            title: Some(format!("{name} did it")),
+            summary: None,
+            text: Some(text.into()),
+            annotations: Vec::new(),
+        },
+        actions: Vec::new(),
+        writes: 1,
+    };
+    let long: String = (0..40).map(|n| format!("line {n}\n")).collect();
+    let sum = check("switchover", "failure", "see above");
+    let test = check("web / test (push)", "failure", &format!("### Last lines\n\n```text\n{long}```\n"));
+    let good = check("web / lint (push)", "success", "fine");
+    let lines = failed(&[&sum, &good, &test]);
+    assert_eq!((lines[0].as_str(), lines.len()), ("web / test (push): web / test (push) did it", 16));
+    assert_eq!((lines[1].as_str(), lines[15].as_str()), ("    line 25", "    line 39"));
+    assert_eq!(failed(&[&sum, &good]), ["switchover: switchover did it", "    see above"]);
+    assert_eq!(failed(&[&good]), Vec::<String>::new());
 }
 
 #[test]

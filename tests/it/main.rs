@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod config;
 mod demo;
+mod deploy;
 mod docker;
 mod durable;
 mod engine;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock,
-    demo::github::model::Model,
+    demo::github::model::{CheckRun, Model},
     domain::config::{self, FILE_NAME},
 };
 
@@ -19,6 +19,8 @@ const ENVIRONMENT: &str = "environments:\n  production:\n    deploy: {branch: ma
 /// Where the head lies before it is `main`.
 const ASIDE: &str = "switchover-demo";
 
+/// Lines of a failed check that are shown.
+const LINES: usize = 15;
 /// Requests a second to somebody else's apps.
 const RATE: u32 = 60;
 
@@ -35,22 +37,66 @@ pub async fn repository(world: &mut World, path: &Path) -> Result<Outcome, DemoE
     let conclusion = watch::check(&stage, &sha, "switchover").await?;
     stage.say(&format!("tests: {conclusion}"));
     let state = deployment(&stage, &sha).await;
+    for line in stage.github.read(|m| m.repo(OWNER, NAME).map(|r| failed(&r.latest_checks(&sha)))).unwrap_or_default() {
+        stage.say(&line);
+    }
     let words = match &state {
         Some(state) => format!("switchover: {conclusion}; deployment: {state}"),
-        None => format!("switchover: {conclusion}; no environment is released from main"),
+        None if conclusion == "success" => {
+            format!("switchover: {conclusion}; nothing was released: no environment is released from main")
+        }
+        None => format!("switchover: {conclusion}; nothing was released"),
     };
     outcome.acts.push(Act {
         name: "push to main".into(),
-        held: conclusion == "success" && state.as_deref().is_none_or(|s| s == "success"),
+        held: conclusion == "success" && state.as_deref() == Some("success"),
         words,
         ms: acts::millis(started),
     });
     if state.as_deref() == Some("success") {
         outcome.phases.insert("1 first", phases::of(&stage, &sha, pushed).await?);
         world.begin_load(RATE).await?;
+        outcome.acts.push(again(&stage, &sha).await?);
     }
     acts::finish(&stage, &mut outcome);
     Ok(outcome)
+}
+
+/// One more release, with nothing new but a file that says when: under requests, and told by how many of them were lost.
+async fn again(stage: &Stage, before: &str) -> Result<Act, DemoError> {
+    let started = Instant::now();
+    let text = format!("{}\n", clock::now());
+    let files = [(".switchover-demo", Some(text.as_str()))];
+    let sha = stage.github.commit(stage.repo, "main", &files, "Release once more (added by the demo)", ANN).await?;
+    stage.say(&format!("pushed {} as main, under requests: a release of the same once more", watch::short(&sha)));
+    let conclusion = watch::check(stage, &sha, "switchover").await?;
+    let state = deployment(stage, &sha).await;
+    let (sent, lost) = stage.counter.totals();
+    // The same content is the same release: then there is nothing to switch.
+    let words = format!(
+        "switchover: {conclusion}; deployment: {}; {lost} of {sent} requests lost since {}",
+        state.as_deref().unwrap_or("none"),
+        watch::short(before)
+    );
+    let held = conclusion == "success" && state.as_deref().is_none_or(|s| s == "success") && lost == 0;
+    Ok(Act { name: "release under requests".into(), held, words, ms: acts::millis(started) })
+}
+
+/// What the failed checks of a commit say, each with its last lines, for somebody who has no page to look at.
+#[must_use]
+pub fn failed(checks: &[&CheckRun]) -> Vec<String> {
+    let bad = |c: &&&CheckRun| matches!(c.conclusion.as_deref(), Some("failure" | "timed_out" | "action_required"));
+    let is_sum = |c: &CheckRun| c.name == "switchover";
+    // The sum of all says nothing that the others do not, unless it is alone.
+    let alone = checks.iter().filter(bad).all(|c| is_sum(c));
+    let mut lines = Vec::new();
+    for check in checks.iter().filter(bad).filter(|c| alone || !is_sum(c)) {
+        lines.push(format!("{}: {}", check.name, check.output.title.as_deref().unwrap_or("failed")));
+        let text = check.output.text.as_deref().or(check.output.summary.as_deref()).unwrap_or_default();
+        let last: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with("```")).collect();
+        lines.extend(last.iter().skip(last.len().saturating_sub(LINES)).map(|l| format!("    {l}")));
+    }
+    lines
 }
 
 /// How the release of a commit ended, if there is one.

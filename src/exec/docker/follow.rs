@@ -13,8 +13,8 @@ use bollard::{
     errors::Error as ApiError,
     models::{ContainerState, ContainerStatsResponse},
     query_parameters::{
-        AttachContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder,
-        StartContainerOptions, StatsOptionsBuilder, WaitContainerOptionsBuilder,
+        AttachContainerOptionsBuilder, EventsOptionsBuilder, InspectContainerOptions, InspectContainerOptionsBuilder,
+        KillContainerOptionsBuilder, StartContainerOptions, StatsOptionsBuilder, WaitContainerOptionsBuilder,
     },
 };
 use futures_util::StreamExt;
@@ -60,8 +60,12 @@ pub(super) struct Follow<'a> {
     pub(super) timeout: Duration,
     pub(super) memory: Option<u64>,
     pub(super) disk: Option<u64>,
-    /// Workspace and home.
+    /// Workspace and home: all that lies there counts.
     pub(super) folders: [PathBuf; 2],
+    /// Caches, which other steps filled: what this one adds counts.
+    pub(super) caches: Vec<PathBuf>,
+    /// The companions' containers.
+    pub(super) companions: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -138,7 +142,9 @@ impl Follow<'_> {
             self.journal.note(&match why {
                 Reason::Cancel => "cancelled; ending".to_owned(),
                 Reason::Timeout => format!("the time limit of {} s is reached; ending", self.timeout.as_secs()),
-                Reason::Disk(used) => format!("{} lie in its workspace and home; ending", human(used)),
+                Reason::Disk(used) => {
+                    format!("{} lie in its workspace, home, caches and containers; ending", human(used))
+                }
             });
             ending = Some((why, Instant::now()));
             // Its first process hands it to all the others.
@@ -210,6 +216,9 @@ impl Follow<'_> {
     /// Looks at what it uses, for as long as it runs. Ends when that is more disk than it may use.
     async fn watch(&self, usage: &Mutex<Usage>) -> u64 {
         let mut count_at = Instant::now() + COUNT;
+        // Beside the looks: a large cache takes its time.
+        let mut counting = self.disk.map(|_| tokio::spawn(sizes(self.caches.clone())));
+        let mut before = 0;
         let mut pause = Duration::from_millis(30);
         loop {
             tokio::time::sleep(pause).await;
@@ -224,15 +233,37 @@ impl Follow<'_> {
                 continue;
             }
             let begin = Instant::now();
-            let folders = self.folders.clone();
-            let count = move || folders.iter().map(|f| tree_size(f)).sum::<u64>();
-            let used = tokio::task::spawn_blocking(count).await.unwrap_or(0);
+            if let Some(first) = counting.take() {
+                before = first.await.unwrap_or(0);
+            }
+            let added = sizes(self.caches.clone()).await.saturating_sub(before);
+            let used = sizes(self.folders.to_vec()).await + added + self.written().await;
             if used > limit {
                 return used;
             }
             count_at = Instant::now() + COUNT.max(begin.elapsed() * COUNT_SHARE);
         }
     }
+
+    /// What its container and its companions wrote beside all folders, `/tmp` for instance, in bytes.
+    async fn written(&self) -> u64 {
+        let options = InspectContainerOptionsBuilder::default().size(true).build();
+        let mut containers: Vec<&str> = self.companions.iter().map(String::as_str).collect();
+        containers.push(self.container);
+        let mut bytes = 0_u64;
+        for container in containers {
+            let found = self.docker.api().inspect_container(container, Some(options.clone())).await;
+            let size = found.ok().and_then(|c| u64::try_from(c.size_rw?).ok());
+            bytes = bytes.saturating_add(size.unwrap_or(0));
+        }
+        bytes
+    }
+}
+
+/// What lies in these folders, in bytes.
+async fn sizes(folders: Vec<PathBuf>) -> u64 {
+    let count = move || folders.iter().map(|f| tree_size(f)).sum::<u64>();
+    tokio::task::spawn_blocking(count).await.unwrap_or(0)
 }
 
 impl Usage {

@@ -161,6 +161,8 @@ impl Inner {
             memory: ready.memory,
             disk: self.limits.disk,
             folders: [step.workspace.clone(), spec.home.clone()],
+            caches: step.caches.clone(),
+            companions: ready.services.iter().map(|s| s.container().to_owned()).collect(),
         };
         let ended = follow.to_its_end().await?;
         if ended.end != StepEnd::Exited(0) && ended.why != Some(Reason::Cancel) {

@@ -37,6 +37,13 @@ pub(super) struct Running {
     container: String,
 }
 
+impl Running {
+    /// The engine's name of its container.
+    pub(super) fn container(&self) -> &str {
+        &self.container
+    }
+}
+
 /// The images of all companions, in their order.
 pub(super) async fn images(
     docker: &Docker,

@@ -124,7 +124,7 @@ impl DockerTarget {
             _ if late => format!("killed at its time limit of {} s", command.timeout.as_secs()),
             _ if state.oom_killed == Some(true) => "it ran out of memory".to_owned(),
             0 => "exit code 0".to_owned(),
-            code => format!("exit code {code}"),
+            code => ended_with(what, code),
         };
         let now = clock::now();
         let started = parse_time(state.started_at.as_deref()).unwrap_or(now);
@@ -232,6 +232,27 @@ impl DockerTarget {
     fn report(&self, result: &CommandResult, started: Timestamp, ended: Timestamp) -> CommandReport {
         shared::report(&self.config.secrets, result, started, ended)
     }
+}
+
+/// How a command ended that was not ended by us. The engine kills what runs when it stops: that is not the command's own
+/// failure, and what it did until then stays done.
+#[must_use]
+pub fn ended_with(what: &str, code: i64) -> String {
+    let signal = match code {
+        137 => "KILL",
+        143 => "TERM",
+        code => return format!("exit code {code}"),
+    };
+    let half = match what {
+        "pre_deploy" => {
+            ". What it did until then is not undone: the database may be half migrated, look before the next release"
+        }
+        _ => "",
+    };
+    format!(
+        "exit code {code}: ended by {signal} from outside, as the Docker engine does when it stops or restarts, and the \
+         machine when it is out of memory{half}"
+    )
 }
 
 fn is_running(found: &ContainerInspectResponse) -> bool {

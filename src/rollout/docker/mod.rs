@@ -33,7 +33,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use self::engine::{Details, Engine};
-pub use self::follow::follow;
+pub use self::{command::ended_with, follow::follow};
 use super::{
     ProbeTarget, Target, TargetError,
     local::{CommandRunner, service_id},

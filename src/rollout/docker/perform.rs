@@ -36,7 +36,7 @@ impl DockerTarget {
         let find =
             |name: &AppName| desired.app(name).ok_or_else(|| failed(format!("app {name} is no part of this rollout")));
         match action {
-            Action::Preflight => self.preflight(desired, stop).await,
+            Action::Preflight => self.preflight(desired, epoch, stop).await,
             Action::Claim => self.claim(desired, epoch).await,
             Action::PreDeploy { app } => {
                 let app = find(app)?;
@@ -75,7 +75,12 @@ impl DockerTarget {
         self.agent().claim(&service_id(&desired.key, &app.name), epoch).await.map_err(refused)
     }
 
-    async fn preflight(&self, desired: &Desired, stop: &CancellationToken) -> Result<Effect, TargetError> {
+    async fn preflight(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        stop: &CancellationToken,
+    ) -> Result<Effect, TargetError> {
         self.agent().hello().await.map_err(refused)?;
         let status = self.agent().status().await.map_err(refused)?;
         let found = self.engine.slots(&desired.key).await?;
@@ -92,7 +97,7 @@ impl DockerTarget {
         }
         let release = desired.kind == Kind::Release;
         if release {
-            self.host(desired, &status, &found).await?;
+            self.host(desired, epoch, &status, &found).await?;
         }
         for app in &desired.apps {
             let warm = found.iter().any(|f| f.app == app.name && f.slot == app.slot);

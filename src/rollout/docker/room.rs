@@ -7,15 +7,18 @@ use nix::sys::statvfs::statvfs;
 use super::{
     DockerTarget,
     engine::{Fault, Found},
+    observe,
     perform::live_slots,
 };
 use crate::{
     agent::protocol::AgentStatus,
+    clock,
     domain::{
         config::AppKind,
-        rollout::{Desired, DesiredApp},
+        ids::{AppName, Epoch, Slot},
+        rollout::{Desired, DesiredApp, retire_due},
     },
-    rollout::{TargetError, shared::kilobytes},
+    rollout::{Target as _, TargetError, shared::kilobytes},
 };
 
 /// Less than this on the engine's disk, and the next log line may be the last.
@@ -31,6 +34,7 @@ impl DockerTarget {
     pub(super) async fn host(
         &self,
         desired: &Desired,
+        epoch: Epoch,
         status: &AgentStatus,
         found: &[Found],
     ) -> Result<(), TargetError> {
@@ -54,8 +58,38 @@ impl DockerTarget {
             }
         }
         let total = info.mem_total.and_then(|m| u64::try_from(m).ok()).filter(|m| *m > 0);
-        self.limits(desired, found, total).await?;
+        match self.limits(desired, found, total).await {
+            Err(TargetError::Failed(why)) => self.make_room(desired, epoch, status, found, total, why).await?,
+            other => other?,
+        }
         self.usage(desired, status, found).await
+    }
+
+    /// Gives up the slots that are kept as the way back, where that makes room: without its slot a rollback starts it anew
+    /// from its image, and without room there is no release at all.
+    async fn make_room(
+        &self,
+        desired: &Desired,
+        epoch: Epoch,
+        status: &AgentStatus,
+        found: &[Found],
+        total: Option<u64>,
+        why: String,
+    ) -> Result<(), TargetError> {
+        let idle = idle_slots(desired, status, found);
+        let is_idle = |f: &Found| idle.iter().any(|(app, slot)| app == &f.app && slot == &f.slot);
+        let rest: Vec<Found> = found.iter().filter(|f| !is_idle(f)).cloned().collect();
+        if idle.is_empty() || self.limits(desired, &rest, total).await.is_err() {
+            return Err(failed(why));
+        }
+        for (app, slot) in &idle {
+            tracing::warn!(
+                environment = %desired.key, %app, %slot,
+                "the way back is given up before its time, a rollback would start it anew: {why}"
+            );
+            self.retire(&desired.key, epoch, app, slot).await?;
+        }
+        Ok(())
     }
 
     /// The limits of what runs and of what is added must fit together.
@@ -119,6 +153,16 @@ impl DockerTarget {
         let cache = files.get("total_inactive_file").or(files.get("inactive_file")).copied().unwrap_or(0);
         memory.usage.unwrap_or(0).saturating_sub(cache)
     }
+}
+
+/// Slots that run beside the live ones and are no part of the release: kept as the way back. Where nothing is live, the
+/// live system is not what anybody left there, and nothing is taken from it.
+fn idle_slots(desired: &Desired, status: &AgentStatus, found: &[Found]) -> Vec<(AppName, Slot)> {
+    let ours = desired.apps.iter().map(|app| (app.name.clone(), vec![app.slot.clone()])).collect();
+    let live = observe::live(status, &desired.key, found);
+    let mut idle = retire_due(&live, &[], &ours, clock::now());
+    idle.retain(|(app, slot)| found.iter().any(|f| &f.app == app && &f.slot == slot && f.is_kept()));
+    idle
 }
 
 /// Apps whose new slot will run beside the live one.

@@ -86,14 +86,19 @@ async fn endless_output_does_not_keep_it_from_its_time_limit() {
 async fn too_much_on_disk_ends_the_step() {
     let Some(engine) = engine("too_much_on_disk_ends_the_step") else { return };
     let executor = engine.executor(StepLimits { disk: Some(32 << 20), ..StepLimits::default() }).await;
-    let dir = tempfile::tempdir().unwrap();
-    let command =
-        "i=0; while :; do head -c 8000000 /dev/zero >$TMPDIR/file$i; i=$((i+1)); [ $i -lt 12 ] || sleep 0.1; done";
-    let mut spec = step(&dir, SMALL, command);
-    spec.grace = std::time::Duration::from_millis(100);
-    let result = run(&executor, &spec).await;
-    assert!(matches!(result.end, StepEnd::OverDisk { used, limit } if used > limit && limit == 32 << 20), "{result:?}");
-    assert!(log(&spec).join("\n").contains("lie in its workspace and home; ending"));
+    // In its home, and in its container's own layer.
+    for folder in ["$TMPDIR", "/tmp"] {
+        let dir = tempfile::tempdir().unwrap();
+        let command = format!(
+            "i=0; while :; do head -c 8000000 /dev/zero >{folder}/file$i; i=$((i+1)); [ $i -lt 12 ] || sleep 0.1; done"
+        );
+        let mut spec = step(&dir, SMALL, &command);
+        spec.grace = std::time::Duration::from_millis(100);
+        let result = run(&executor, &spec).await;
+        let over = matches!(result.end, StepEnd::OverDisk { used, limit } if used > limit && limit == 32 << 20);
+        assert!(over, "{folder}: {result:?}");
+        assert!(log(&spec).join("\n").contains("lie in its workspace, home, caches and containers; ending"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

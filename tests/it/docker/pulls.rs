@@ -188,7 +188,7 @@ async fn steps_that_wait_for_one_image_share_its_pull() {
         .await
         .unwrap();
     let caches = switchover::exec::caches::Caches::new(dir.path().join("caches"));
-    let freed = switchover::exec::budget::keep_within(&caches, Some(&docker), 0).await;
+    let freed = switchover::exec::budget::keep_within(&caches, Some(&docker), 0, &[], std::time::Duration::ZERO).await;
     assert!(freed.images >= 1 && freed.bytes > 0, "{freed:?}");
     assert!(docker.api().inspect_image(SMALL).await.is_err() && docker.own_images().await.unwrap().is_empty());
 }

@@ -10,6 +10,7 @@ mod held;
 mod images;
 mod killed;
 mod late;
+mod leftovers;
 mod outage;
 mod queue;
 pub mod rig;

@@ -26,7 +26,7 @@ pub const PATIENCE: Duration = Duration::from_secs(300);
 
 pub const TRUSTED: &str = "trusted_local = [\"acme/*\"]\n";
 pub const HERE: &str = "[targets.here]\nkind = \"local\"\nrepositories = [\"acme/*\"]\n";
-const LIMITS: &str = "[limits]\nconcurrent_steps = 4\n";
+const LIMITS: &str = "[limits]\nconcurrent_steps = 4\ncache_disk = \"16Mi\"\n";
 
 pub const OWNER: &str = "acme";
 pub const NAME: &str = "shop";

@@ -209,17 +209,19 @@ async fn a_budget_takes_the_longest_unused_first() {
     };
     let size: u64 = caches.folders().iter().map(|c| c.bytes).sum();
     assert!(size >= 4 << 20, "{size}");
-    let nothing = keep_within(&caches, None, size).await;
+    let nothing = keep_within(&caches, None, size, &[], Duration::ZERO).await;
     assert_eq!((nothing, there(&held)), (Freed::default(), vec![true; 4]));
-    let busy = keep_within(&caches, None, 0).await;
+    let busy = keep_within(&caches, None, 0, &[], Duration::ZERO).await;
     assert_eq!((busy, there(&held)), (Freed::default(), vec![true; 4]), "all are in use");
     let homes: Vec<_> = held.iter().map(|(_, home)| home.clone()).collect();
     let (third, _) = held.swap_remove(2);
     drop(held);
-    let some = keep_within(&caches, None, 2 << 20 | 1 << 19).await;
     let now = |homes: &[PathBuf]| homes.iter().map(|h| h.join("store/file").exists()).collect::<Vec<_>>();
+    let young = keep_within(&caches, None, 0, &[], Duration::from_secs(24 * 3600)).await;
+    assert_eq!((young, now(&homes)), (Freed::default(), vec![true; 4]), "all were used today");
+    let some = keep_within(&caches, None, 2 << 20 | 1 << 19, &[], Duration::ZERO).await;
     assert_eq!((some.caches, now(&homes)), (2, vec![false, false, true, true]));
     drop(third);
-    let all = keep_within(&caches, None, 0).await;
+    let all = keep_within(&caches, None, 0, &[], Duration::ZERO).await;
     assert_eq!((all.caches, now(&homes)), (2, vec![false; 4]));
 }

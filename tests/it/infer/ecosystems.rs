@@ -177,15 +177,15 @@ fn maven_projects() {
     Tested: pushes to main, develop, and pull requests
 
     app backend, in backend
-        test         sh mvnw -B -ntp test
+        test         sh ./mvnw -B -ntp test
                      reports target/surefire-reports/*.xml
-        build        sh mvnw -B -ntp package -DskipTests
+        build        sh ./mvnw -B -ntp package -DskipTests
         container    maven:3-eclipse-temurin-17
         files        target/demo-1.2.3.jar
         start        java -jar target/demo-1.2.3.jar --server.port=$PORT
         health       /actuator/health
         cache        ~/.m2/repository
-        · `sh mvnw`, because the wrapper is there   (backend/mvnw)
+        · `sh ./mvnw`, because the wrapper is there   (backend/mvnw)
         · a Spring Boot application   (backend/pom.xml)
         · health from the actuator   (backend/pom.xml)
         · in a container, its steps run in maven:3-eclipse-temurin-17
@@ -244,28 +244,28 @@ fn maven_reactors() {
     Tested: pushes to main, develop, and pull requests
 
     app api, in the repository's root
-        test         sh mvnw -B -ntp -pl api -am test
+        test         sh ./mvnw -B -ntp -pl api -am test
                      reports **/target/surefire-reports/*.xml
-        build        sh mvnw -B -ntp -pl api -am package -DskipTests
+        build        sh ./mvnw -B -ntp -pl api -am package -DskipTests
         container    maven:3-eclipse-temurin-17
         files        api/target/api-app.jar
         start        java -jar api/target/api-app.jar --server.port=$PORT
         cache        ~/.m2/repository
         · a Maven reactor of 3 modules: core, api, jobs   (pom.xml)
-        · `sh mvnw`, because the wrapper is there   (mvnw)
+        · `sh ./mvnw`, because the wrapper is there   (mvnw)
         · a Spring Boot application   (api/pom.xml)
         · in a container, its steps run in maven:3-eclipse-temurin-17
 
     app jobs, in the repository's root
-        test         sh mvnw -B -ntp -pl jobs -am test
+        test         sh ./mvnw -B -ntp -pl jobs -am test
                      reports **/target/surefire-reports/*.xml
-        build        sh mvnw -B -ntp -pl jobs -am package -DskipTests
+        build        sh ./mvnw -B -ntp -pl jobs -am package -DskipTests
         container    maven:3-eclipse-temurin-17
         files        jobs/target/jobs-app.jar
         start        java -jar jobs/target/jobs-app.jar --server.port=$PORT
         cache        ~/.m2/repository
         · a Maven reactor of 3 modules: core, api, jobs   (pom.xml)
-        · `sh mvnw`, because the wrapper is there   (mvnw)
+        · `sh ./mvnw`, because the wrapper is there   (mvnw)
         · a Spring Boot application   (jobs/pom.xml)
         · in a container, its steps run in maven:3-eclipse-temurin-17
 

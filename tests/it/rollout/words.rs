@@ -67,3 +67,14 @@ fn colours_have_no_fingerprint() {
     }
     assert!(!same_content(&Slot::new("blue").unwrap(), &Slot::new("green").unwrap()));
 }
+
+/// A command that the engine killed is not told as if it had failed by itself.
+#[test]
+fn what_was_ended_from_outside_is_told_as_such() {
+    use switchover::rollout::docker::ended_with;
+    assert_eq!(ended_with("pre_deploy", 5), "exit code 5");
+    let killed = ended_with("pre_deploy", 137);
+    assert!(killed.contains("Docker engine") && killed.contains("half migrated"), "{killed}");
+    let smoke = ended_with("smoke", 143);
+    assert!(smoke.contains("ended by TERM") && !smoke.contains("migrated"), "{smoke}");
+}

@@ -6,7 +6,7 @@ use super::{
     place, repository, workspace,
 };
 
-use switchover::image::{Blame, ImageError, ProblemKind};
+use switchover::image::{Blame, ImageError, ProblemKind, RegistryProblem};
 
 /// A layer that the registry can't have yet.
 fn fresh_layer(name: &str) -> tempfile::TempDir {
@@ -73,4 +73,19 @@ async fn what_passes_is_tried_again() {
         assert!(images.exists(&order.repository, &built.digest).await.unwrap());
         assert!(door.seen().iter().any(|s| s.ends_with(&status.to_string())), "{:#?}", door.seen());
     }
+}
+
+/// The engine passes on the code and the words of an answer with errors in JSON, and not its status.
+#[test]
+fn a_refusal_without_a_code_of_its_own_is_the_registrys() {
+    for (said, kind) in [
+        ("unknown: request body too long", ProblemKind::Unclear),
+        ("unknown: quota of the project", ProblemKind::Full),
+        ("unknown: unknown error", ProblemKind::Broken),
+    ] {
+        let problem = RegistryProblem::understood("registry.example", said).expect(said);
+        assert_eq!(problem.kind, kind, "{said}");
+        assert!(problem.to_string().starts_with("registry.example"), "{problem}");
+    }
+    assert!(RegistryProblem::understood("registry.example", "tag does not exist: acme/shop:1").is_none());
 }
