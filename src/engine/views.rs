@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Engine, EngineError, releases::RolloutDetail, rollouts::parse};
+use super::{Engine, EngineError, facts::CONFIG_FILE, releases::RolloutDetail, rollouts::parse};
 use crate::{
     domain::{
         ids::{RolloutId, RunId, Sha},
@@ -121,6 +121,7 @@ impl Engine {
                 .mistakes
                 .iter()
                 .map(|m| MistakeView {
+                    file: m.file.clone().unwrap_or_else(|| CONFIG_FILE.to_owned()),
                     line: m.line,
                     column: m.column,
                     length: 1,
@@ -130,6 +131,7 @@ impl Engine {
                     source: m.source.clone(),
                 })
                 .collect(),
+            changes: run.detail.changes.clone(),
             notes,
             conflicts: run.detail.conflicts.clone(),
             parked: run.detail.parked.clone(),

@@ -181,8 +181,10 @@ impl Site {
         }
         for m in &view.config_mistakes {
             let hint = m.hint.as_ref().map(|h| format!(" Did you mean {h}?")).unwrap_or_default();
-            notes.push(Note { text: format!(".github/switchover.yml:{}: {}.{hint}", m.line, m.message), link: None });
+            notes.push(Note { text: format!("{}:{}: {}.{hint}", m.file, m.line, m.message), link: None });
         }
+        let changes = view.changes.iter().map(|text| format!("This changes once merged: {text}."));
+        notes.extend(changes.map(|text| Note { text, link: None }));
         if !view.conflicts.is_empty() {
             let text = format!("Conflicts with its base in {}.", view.conflicts.join(", "));
             notes.push(Note { text, link: None });
