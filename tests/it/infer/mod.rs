@@ -1,5 +1,6 @@
 //! What is made of a repository that says nothing, or only a part.
 
+mod command;
 mod containers;
 mod docker;
 mod dockerfiles;
