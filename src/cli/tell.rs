@@ -1,6 +1,11 @@
 //! Commands that tell something, or ask the running server for it.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    collections::HashSet,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use switchover::{
@@ -17,15 +22,19 @@ use switchover::{
 
 use super::{At, SchemaOf, runtime};
 
+/// So much of a file is read: one byte more than inference takes.
+const MOST_READ: u64 = 1024 * 1024 + 1;
+
 /// Files below a folder, as inference sees them.
 struct Folder {
-    root: std::path::PathBuf,
+    root: PathBuf,
     paths: Vec<String>,
+    links: HashSet<String>,
 }
 
 impl Folder {
     fn read(root: &Path) -> anyhow::Result<Self> {
-        let mut paths = Vec::new();
+        let (mut paths, mut links) = (Vec::new(), HashSet::new());
         let mut left = vec![root.to_owned()];
         while let Some(dir) = left.pop() {
             for entry in std::fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?.flatten() {
@@ -39,12 +48,16 @@ impl Folder {
                 if kind.is_dir() {
                     left.push(entry.path());
                 } else if let Ok(relative) = entry.path().strip_prefix(root) {
-                    paths.push(relative.to_string_lossy().into_owned());
+                    let path = relative.to_string_lossy().into_owned();
+                    if kind.is_symlink() {
+                        links.insert(path.clone());
+                    }
+                    paths.push(path);
                 }
             }
         }
         paths.sort();
-        Ok(Self { root: root.to_owned(), paths })
+        Ok(Self { root: root.to_owned(), paths, links })
     }
 }
 
@@ -53,7 +66,16 @@ impl infer::Files for Folder {
         &self.paths
     }
     fn read(&self, path: &str) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(path)).ok()
+        // The server takes files out of git, where a link is no file. Folders that are links are not listed.
+        if self.links.contains(path) {
+            return None;
+        }
+        let mut text = Vec::new();
+        std::fs::File::open(self.root.join(path)).ok()?.take(MOST_READ).read_to_end(&mut text).ok()?;
+        Some(text)
+    }
+    fn is_link(&self, path: &str) -> bool {
+        self.links.contains(path)
     }
 }
 
@@ -70,25 +92,60 @@ pub fn check(path: &Path, write: bool) -> ExitCode {
 }
 
 fn check_folder(path: &Path, write: bool) -> anyhow::Result<bool> {
-    let folder = Folder::read(path)?;
-    let file = path.join(CONFIG_FILE);
-    let text = match std::fs::read(&file) {
-        Ok(bytes) => Some(String::from_utf8(bytes).with_context(|| format!("{CONFIG_FILE} is not UTF-8"))?),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(e).with_context(|| format!("reading {}", file.display())),
-    };
-    let shown = infer::check_report(&folder, text.as_deref(), "main");
+    let path = std::fs::canonicalize(path).with_context(|| format!("reading {}", path.display()))?;
+    let root = path.ancestors().find(|folder| folder.join(".git").exists()).unwrap_or(&path);
+    if root != path {
+        println!("{} is part of the repository in {}, which is checked as a whole.\n", path.display(), root.display());
+    }
+    let (branch, how) = default_branch(root);
+    if !how.is_empty() {
+        println!("{branch} is taken for the default branch: {how}.\n");
+    }
+    let folder = Folder::read(root)?;
+    let file = root.join(CONFIG_FILE);
+    let shown = infer::check_report(&folder, None, &branch);
     println!("{}", shown.text.trim_end());
     if write {
-        if text.is_some() {
+        if file.symlink_metadata().is_ok() {
             anyhow::bail!("{CONFIG_FILE} is there already and is not written over");
         }
-        let Some(yaml) = infer::written(&folder, "main") else { anyhow::bail!("there is nothing to write") };
-        std::fs::create_dir_all(path.join(".github"))?;
+        let Some(yaml) = infer::written(&folder, &branch) else { anyhow::bail!("there is nothing to write") };
+        std::fs::create_dir_all(root.join(".github"))?;
         std::fs::write(&file, yaml)?;
         println!("\nwritten to {}", file.display());
     }
     Ok(shown.ok)
+}
+
+/// The default branch of a clone, and how it is known where its remote has not said so.
+fn default_branch(root: &Path) -> (String, &'static str) {
+    let git = git_folder(root);
+    let branch = |file: &Path, prefix: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        Some(text.trim().strip_prefix("ref: ")?.strip_prefix(prefix)?.to_owned()).filter(|b| !b.starts_with('.'))
+    };
+    let (own, common) = git.unzip();
+    if let Some(branch) = common.and_then(|git| branch(&git.join("refs/remotes/origin/HEAD"), "refs/remotes/origin/")) {
+        return (branch, "");
+    }
+    match own.and_then(|git| branch(&git.join("HEAD"), "refs/heads/")) {
+        Some(branch) => {
+            (branch, "this clone stands on it and does not know origin's (`git remote set-head origin -a`)")
+        }
+        None => ("main".to_owned(), "this folder does not say which it is"),
+    }
+}
+
+/// Where a work tree's own state lies and where the repository's ("gitrepository-layout": `gitdir:`, `commondir`).
+fn git_folder(root: &Path) -> Option<(PathBuf, PathBuf)> {
+    let git = root.join(".git");
+    if git.is_dir() {
+        return Some((git.clone(), git));
+    }
+    let text = std::fs::read_to_string(&git).ok()?;
+    let own = root.join(text.trim().strip_prefix("gitdir: ")?);
+    let common = std::fs::read_to_string(own.join("commondir")).map_or(own.clone(), |text| own.join(text.trim()));
+    Some((own, common))
 }
 
 /// Promote, rollback, resume, cancel.

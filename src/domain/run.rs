@@ -330,8 +330,11 @@ pub struct RunDetail {
     pub branch: String,
     /// Who set it off.
     pub sender: String,
-    /// Mistakes in `.github/switchover.yml`.
+    /// Mistakes in `.github/switchover.yml`, or in build files that apps would be inferred from.
     pub mistakes: Vec<ConfigMistake>,
+    /// What a pull request's file would change about releases once it is merged.
+    #[serde(default)]
+    pub changes: Vec<String>,
     /// What was inferred, and from which file; what is unclear.
     pub notes: Vec<String>,
     /// Files that conflict with the base.
@@ -347,6 +350,9 @@ pub struct RunDetail {
 /// A mistake in the repository's configuration, as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigMistake {
+    /// The file; None: `.github/switchover.yml`.
+    #[serde(default)]
+    pub file: Option<String>,
     /// Line from 1.
     pub line: u32,
     /// Column from 1.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -40,6 +41,8 @@ pub struct Understood {
     pub config: Result<RepoConfig, Vec<ConfigMistake>>,
     /// What was inferred and from where; warnings.
     pub notes: Vec<String>,
+    /// Build files that can't be read: nothing may run as if their apps were not there.
+    pub unreadable: Vec<ConfigMistake>,
 }
 
 /// The files of a commit, as inference sees them. Contents are read from git when they are asked for, which blocks.
@@ -49,8 +52,15 @@ struct Tree {
     sha: Sha,
     paths: Vec<String>,
     config: Option<Vec<u8>>,
+    links: BTreeSet<String>,
+    large: BTreeSet<String>,
     runtime: tokio::runtime::Handle,
+    /// What kept a file from being read that is there: nothing must be concluded from its absence.
+    trouble: Mutex<Option<GitError>>,
 }
+
+/// The mode of a symbolic link in git.
+const LINK: u32 = 0o120_000;
 
 impl infer::Files for Tree {
     fn list(&self) -> &[String] {
@@ -62,7 +72,22 @@ impl infer::Files for Tree {
             return self.config.clone();
         }
         let read = self.mirrors.read_file(self.repo, &self.sha, path, LARGEST_BUILD_FILE);
-        self.runtime.block_on(read).ok().flatten()
+        match self.runtime.block_on(read) {
+            Ok(text) => text,
+            Err(GitError::TooLarge { .. }) => None,
+            Err(e) => {
+                self.trouble.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(e);
+                None
+            }
+        }
+    }
+
+    fn is_link(&self, path: &str) -> bool {
+        self.links.contains(path)
+    }
+
+    fn is_too_large(&self, path: &str) -> bool {
+        self.large.contains(path)
     }
 }
 
@@ -82,6 +107,7 @@ impl Engine {
                         "a configuration of a few hundred lines".into(),
                     )]),
                     notes: Vec::new(),
+                    unreadable: Vec::new(),
                 });
             }
             Err(e) => return Err(e.into()),
@@ -92,16 +118,28 @@ impl Engine {
             sha: sha.clone(),
             paths: files.iter().map(|f| f.path.clone()).collect(),
             config: text.clone(),
+            links: files.iter().filter(|f| f.mode == LINK).map(|f| f.path.clone()).collect(),
+            large: files.iter().filter(|f| f.size > LARGEST_BUILD_FILE).map(|f| f.path.clone()).collect(),
             runtime: tokio::runtime::Handle::current(),
+            trouble: Mutex::default(),
         };
         let branch = repo.default_branch.clone();
-        let understood = tokio::task::spawn_blocking(move || infer::understand(&tree, &branch))
+        let (understood, tree) = tokio::task::spawn_blocking(move || (infer::understand(&tree, &branch), tree))
             .await
             .map_err(|e| EngineError::Machine(e.to_string()))?;
+        if let Some(trouble) = tree.trouble.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(trouble.into());
+        }
         let mut notes: Vec<String> =
             understood.config_warnings.iter().map(|w| format!("{CONFIG_FILE}:{}: {}", w.line, w.message)).collect();
+        let mut unreadable = Vec::new();
         let config = match understood.result {
             Ok(inferred) => {
+                unreadable.extend(inferred.unreadable.into_iter().map(|u| ConfigMistake {
+                    source: u.source,
+                    file: Some(u.file),
+                    ..shown(&u.mistake, "")
+                }));
                 notes.extend(inferred.notes.iter().map(note));
                 notes.extend(inferred.warnings);
                 Ok(inferred.config)
@@ -111,7 +149,7 @@ impl Engine {
                 Err(mistakes.iter().map(|m| shown(m, &text)).collect())
             }
         };
-        Ok(Understood { config, notes })
+        Ok(Understood { config, notes, unreadable })
     }
 
     /// The configuration of the default branch, if it can be understood.
@@ -143,7 +181,16 @@ impl Engine {
         let files = self.mirrors.list_files(id, &subject.test, MOST_FILES).await?;
         let mut understood = self.understand(repo, &subject.test, &files).await?;
         subject.detail.notes.append(&mut understood.notes);
+        if understood.config.is_ok() {
+            subject.detail.changes = self.changes(repo, &subject).await?;
+            if !understood.unreadable.is_empty() {
+                understood.config = Err(understood.unreadable);
+            }
+        }
         let policy = self.policy(repo).await?;
+        if policy.as_ref().is_some_and(|p| !p.environments.is_empty()) {
+            subject.detail.notes.retain(|n| n != infer::NOTHING_RELEASED);
+        }
         let (trees, root) = self.trees(id, &subject.test, &files, understood.config.as_ref().ok()).await?;
         let refused = self.refusal(&repo.repo.full_name());
         let earlier = self.earlier(repo, &subject).await?;
@@ -173,6 +220,27 @@ impl Engine {
         let built = self.built(&repo.repo, &builds).await?;
         let facts = Facts { proven: &proven, built: &built, ..facts };
         Ok(plan::plan(&facts, &mut uuid::Uuid::now_v7))
+    }
+
+    /// What a pull request's file would change about releases, which go by the default branch's until it is merged.
+    async fn changes(&self, repo: &RepoInfo, subject: &Subject) -> Result<Vec<String>, EngineError> {
+        let (Context::PullRequest, Some(base)) = (subject.context, &subject.base) else { return Ok(Vec::new()) };
+        let mut texts = Vec::new();
+        for sha in [base, &subject.test] {
+            texts.push(match self.mirrors.read_file(repo.repo.id, sha, CONFIG_FILE, LARGEST_CONFIG).await {
+                Ok(text) => text.unwrap_or_default(),
+                // Told as a mistake already.
+                Err(GitError::TooLarge { .. }) => return Ok(Vec::new()),
+                Err(e) => return Err(e.into()),
+            });
+        }
+        let mut changes = config::changes::between(&texts[0], &texts[1]);
+        if !changes.is_empty() && subject.branch != repo.default_branch {
+            let (base, default) = (&subject.branch, &repo.default_branch);
+            changes
+                .push(format!("all of it only once it stands on {default} too: {base} does not say what is released"));
+        }
+        Ok(changes)
     }
 
     /// Apps that are released as an image from this branch, and its name without a tag: where an environment's target runs
@@ -332,11 +400,12 @@ impl Engine {
 }
 
 fn mistake(message: String, expected: String) -> ConfigMistake {
-    ConfigMistake { line: 1, column: 1, message, expected, hint: None, source: None }
+    ConfigMistake { file: None, line: 1, column: 1, message, expected, hint: None, source: None }
 }
 
 fn shown(m: &config::Mistake, text: &str) -> ConfigMistake {
     ConfigMistake {
+        file: None,
         line: m.line,
         column: m.column,
         message: m.message.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Engine, EngineError, planner, releases::RolloutDetail, rollouts::parse};
+use super::{Engine, EngineError, facts::CONFIG_FILE, planner, releases::RolloutDetail, rollouts::parse};
 use crate::{
     domain::{
         event::Pull,
@@ -142,6 +142,7 @@ impl Engine {
                 .mistakes
                 .iter()
                 .map(|m| MistakeView {
+                    file: m.file.clone().unwrap_or_else(|| CONFIG_FILE.to_owned()),
                     line: m.line,
                     column: m.column,
                     length: 1,
@@ -151,6 +152,7 @@ impl Engine {
                     source: m.source.clone(),
                 })
                 .collect(),
+            changes: run.detail.changes.clone(),
             notes,
             conflicts: run.detail.conflicts.clone(),
             parked,

@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 use super::{
     Candidate, Found,
-    project::{Project, any_glob, join, name_for, quoted, relative, split},
+    project::{Project, any_glob, at, join, name_for, quoted, relative, split},
 };
 use crate::domain::{
     config::{App, Step, mistake::plain},
@@ -35,7 +35,10 @@ pub(super) fn find(project: &Project<'_>, found: &mut Found) {
         let Some(text) = project.text(path) else { continue };
         match toml::from_str::<Table>(&text) {
             Ok(table) => manifests.push(Manifest { folder: split(path).0.to_owned(), file: (*path).to_owned(), table }),
-            Err(error) => project.problem(path, &format!("cannot be read: {}", plain(error.message()))),
+            Err(error) => {
+                let place = at(&text, error.span().map_or(0, |span| span.start));
+                project.unreadable(path, &text, place, &format!("cannot be read: {}", plain(error.message())));
+            }
         }
     }
     let owners: Vec<Option<&str>> =
@@ -88,7 +91,10 @@ fn package(project: &Project<'_>, manifest: &Manifest) -> Option<Package> {
     let table = manifest.table.get("package")?;
     let name = table.get("name").and_then(Value::as_str).filter(|n| is_name(n));
     let Some(name) = name else {
-        project.problem(&manifest.file, "has a package without a proper name");
+        let text = project.text(&manifest.file).unwrap_or_default();
+        let name = table.get("name").and_then(Value::as_str).unwrap_or("[package]");
+        let place = at(&text, text.find(name).unwrap_or(0));
+        project.unreadable(&manifest.file, &text, place, "has a package without a proper name");
         return None;
     };
     let mut bins = Vec::new();
@@ -146,6 +152,8 @@ fn workspace(project: &Project<'_>, root: &Manifest, members: Vec<Package>, foun
     let (apps, libraries): (Vec<&Package>, Vec<&Package>) = members.iter().partition(|p| p.main.is_some() && !p.tool);
     let mut notes = Vec::new();
     let lock = join(&root.folder, "Cargo.lock").filter(|l| project.has(l));
+    // Without it Cargo would quietly take other versions than those that are written down.
+    let locked = if lock.is_some() { " --locked" } else { "" };
     let moved = moved_target(project, root);
     if let (Some(file), false) = (&moved, apps.is_empty()) {
         found
@@ -158,8 +166,8 @@ fn workspace(project: &Project<'_>, root: &Manifest, members: Vec<Package>, foun
     }
     if let [one] = apps.as_slice() {
         let scope = if single { "" } else { " --workspace" };
-        let package = if single { String::new() } else { format!(" -p {}", one.name) };
-        let mut candidate = released(root, one, &format!("cargo test{scope}"), &package, &notes, found);
+        let package = if single { locked.to_owned() } else { format!("{locked} -p {}", one.name) };
+        let mut candidate = released(root, one, &format!("cargo test{locked}{scope}"), &package, &notes, found);
         candidate.name = name_for(&root.folder, one.main.as_deref().unwrap_or(&one.name));
         if moved.is_some() {
             (candidate.app.files, candidate.app.start) = (None, None);
@@ -168,7 +176,7 @@ fn workspace(project: &Project<'_>, root: &Manifest, members: Vec<Package>, foun
         return;
     }
     for package in &apps {
-        let scope = format!(" -p {}", package.name);
+        let scope = format!("{locked} -p {}", package.name);
         let mut candidate = released(root, package, &format!("cargo test{scope}"), &scope, &notes, found);
         if moved.is_some() {
             (candidate.app.files, candidate.app.start) = (None, None);
@@ -180,10 +188,10 @@ fn workspace(project: &Project<'_>, root: &Manifest, members: Vec<Package>, foun
     }
     let (name, test) = if apps.is_empty() {
         let scope = if single { "" } else { " --workspace" };
-        (name_for(&root.folder, &libraries[0].name), format!("cargo test{scope}"))
+        (name_for(&root.folder, &libraries[0].name), format!("cargo test{locked}{scope}"))
     } else {
         let scope: String = libraries.iter().map(|p| format!(" -p {}", p.name)).collect();
-        ("libraries".to_owned(), format!("cargo test{scope}"))
+        ("libraries".to_owned(), format!("cargo test{locked}{scope}"))
     };
     let file = lock.unwrap_or_else(|| root.file.clone());
     let what = if single { "a library: tested, nothing to release" } else { "libraries: tested, nothing to release" };

@@ -7,9 +7,10 @@ use quick_xml::{Reader, events::Event};
 use super::{
     Candidate, Found,
     cargo::add_step,
-    project::{Project, join, name_for, quoted, relative, split},
+    project::{Project, at, join, name_for, quoted, relative, split},
+    spring,
 };
-use crate::domain::config::App;
+use crate::domain::config::{App, mistake::plain};
 
 /// Plugins that make something that can be started ("Spring Boot Maven Plugin", "Quarkus and Maven", …).
 const RUNNABLE: [&str; 6] = [
@@ -61,17 +62,20 @@ impl Element {
 }
 
 /// Reads XML with bounds on depth and on the number of elements. Entities of a document type are never expanded.
-fn read_xml(text: &str) -> Result<Element, String> {
+/// An error comes with the byte where it was found.
+fn read_xml(text: &str) -> Result<Element, (usize, String)> {
     const MAX_DEPTH: usize = 60;
     const MAX_ELEMENTS: usize = 50_000;
+    let byte = |position: u64| usize::try_from(position).unwrap_or(usize::MAX);
     let mut reader = Reader::from_str(text);
     let mut stack = vec![Element::default()];
     let mut count = 0;
     loop {
         if stack.len() > MAX_DEPTH || count > MAX_ELEMENTS {
-            return Err("too much in it".to_owned());
+            return Err((byte(reader.buffer_position()), "too much in it".to_owned()));
         }
-        match reader.read_event().map_err(|error| error.to_string())? {
+        let event = reader.read_event();
+        match event.map_err(|error| (byte(reader.error_position()), error.to_string()))? {
             Event::Start(start) => {
                 count += 1;
                 stack.push(Element { name: start.local_name().as_ref().to_owned(), ..Element::default() });
@@ -100,7 +104,10 @@ fn read_xml(text: &str) -> Result<Element, String> {
         }
     }
     let mut whole = stack.swap_remove(0);
-    if stack.is_empty() { whole.children.pop().ok_or_else(|| "empty".to_owned()) } else { Err("cut off".to_owned()) }
+    if !stack.is_empty() {
+        return Err((text.trim_end().len(), "cut off".to_owned()));
+    }
+    whole.children.pop().ok_or_else(|| (0, "empty".to_owned()))
 }
 
 struct Pom {
@@ -134,7 +141,11 @@ impl Pom {
             packaging: text(&["packaging"]).unwrap_or_else(|| "jar".to_owned()),
             modules,
             dependencies: xml.texts(&["dependencies"], "artifactId").map(str::to_owned).collect(),
-            plugins: xml.texts(&["build", "plugins"], "artifactId").map(str::to_owned).collect(),
+            plugins: std::iter::once(xml)
+                .chain(profiles.iter().filter(|p| by_itself(p)))
+                .flat_map(|owner| owner.texts(&["build", "plugins"], "artifactId"))
+                .map(str::to_owned)
+                .collect(),
             properties: properties.iter().map(|p| (p.name.clone(), p.text.trim().to_owned())).collect(),
             final_name: text(&["build", "finalName"]),
         }
@@ -168,6 +179,13 @@ impl Pom {
     }
 }
 
+/// A profile that holds without anybody asking for it: by default, or where a file is there, as Spring's own samples
+/// tell their applications from the rest ("Introduction to Build Profiles").
+fn by_itself(profile: &Element) -> bool {
+    profile.text_at(&["activation", "activeByDefault"]) == Some("true")
+        || profile.at(&["activation", "file", "exists"]).is_some()
+}
+
 /// Finds every project that is the repository's own.
 pub(super) fn find(project: &Project<'_>, found: &mut Found) {
     let mut poms: Vec<Pom> = Vec::new();
@@ -175,9 +193,9 @@ pub(super) fn find(project: &Project<'_>, found: &mut Found) {
         let Some(text) = project.text(path) else { continue };
         match read_xml(&text) {
             Ok(xml) if xml.name == "project" => poms.push(Pom::read(path, &xml)),
-            Ok(_) => project.problem(path, "is no Maven project"),
-            Err(error) => {
-                project.problem(path, &format!("cannot be read: {}", crate::domain::config::mistake::plain(&error)));
+            Ok(_) => project.unreadable(path, &text, at(&text, 0), "is no Maven project"),
+            Err((byte, error)) => {
+                project.unreadable(path, &text, at(&text, byte), &format!("cannot be read: {}", plain(&error)));
             }
         }
     }
@@ -250,7 +268,7 @@ fn reactor(project: &Project<'_>, all: &[&Pom], found: &mut Found) {
         let mut app = base(root, all, maven, &scope);
         add_step(&mut app, "build", &format!("{maven}{scope} package -DskipTests"));
         let mut notes = notes.clone();
-        started(pom, below, &mut app, &mut notes);
+        started(project, pom, below, &mut app, &mut notes);
         databases(&[pom], found);
         found.candidates.push(Candidate {
             name: name_for(&pom.folder, &pom.artifact),
@@ -281,7 +299,7 @@ fn base(root: &Pom, all: &[&Pom], maven: &str, scope: &str) -> App {
 }
 
 /// How it is started and which files that takes.
-fn started(pom: &Pom, below: &str, app: &mut App, notes: &mut Vec<(String, String)>) {
+fn started(project: &Project<'_>, pom: &Pom, below: &str, app: &mut App, notes: &mut Vec<(String, String)>) {
     let target = if below.is_empty() { "target".to_owned() } else { format!("{below}/target") };
     let jar = pom.made().map_or_else(|| "*.jar".to_owned(), |name| format!("{name}.jar"));
     if pom.plugins.contains("quarkus-maven-plugin") {
@@ -303,8 +321,19 @@ fn started(pom: &Pom, below: &str, app: &mut App, notes: &mut Vec<(String, Strin
         app.start = Some(format!("java -jar {jar} --server.port=$PORT"));
         notes.push(("a Spring Boot application".to_owned(), pom.file.clone()));
         if pom.has("spring-boot-starter-actuator") {
-            app.health = Some("/actuator/health".to_owned());
-            notes.push(("health from the actuator".to_owned(), pom.file.clone()));
+            match spring::health(project, &pom.folder) {
+                spring::Health::Usual => {
+                    app.health = Some("/actuator/health".to_owned());
+                    notes.push(("health from the actuator".to_owned(), pom.file.clone()));
+                }
+                spring::Health::At(path, file) => {
+                    app.health = Some(path);
+                    notes.push(("health from the actuator, at the path that it is given here".to_owned(), file));
+                }
+                spring::Health::Elsewhere(file) => {
+                    notes.push(("no health: the actuator has a port of its own".to_owned(), file));
+                }
+            }
         }
     } else {
         app.start = Some(format!("java -jar {jar}"));

@@ -12,6 +12,7 @@ mod maven;
 mod npm;
 mod project;
 mod show;
+mod spring;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,14 @@ pub trait Files {
     fn list(&self) -> &[String];
     /// A file's content, if there is such a file and it can be read.
     fn read(&self, path: &str) -> Option<Vec<u8>>;
+    /// Whether a path is a symbolic link: those are not followed.
+    fn is_link(&self, _path: &str) -> bool {
+        false
+    }
+    /// Whether a file is too large to be read.
+    fn is_too_large(&self, _path: &str) -> bool {
+        false
+    }
 }
 
 /// Something that was inferred, and from where.
@@ -41,6 +50,17 @@ pub struct Note {
     pub file: String,
 }
 
+/// A build file of the repository's own that can't be read, so that an app may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The file.
+    pub file: String,
+    /// Where in it, and what is wrong.
+    pub mistake: Mistake,
+    /// The line itself, if there is one.
+    pub source: Option<String>,
+}
+
 /// What was inferred.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inferred {
@@ -50,6 +70,8 @@ pub struct Inferred {
     pub notes: Vec<Note>,
     /// What probably needs a line in the configuration.
     pub warnings: Vec<String>,
+    /// Build files that can't be read: nothing may run as if their apps were not there.
+    pub unreadable: Vec<Unreadable>,
 }
 
 /// A configuration as it is used: what is written, completed by what is inferred.
@@ -93,6 +115,9 @@ impl Found {
 const OTHERS: [(&str, &str); 4] =
     [("build.gradle", "Gradle"), ("build.gradle.kts", "Gradle"), ("go.mod", "Go"), ("pyproject.toml", "Python")];
 
+/// The note of a commit that writes no environment. It is wrong where the default branch has one.
+pub const NOTHING_RELEASED: &str = "nothing is released, as no environment is written";
+
 /// Infers everything. Environments are never inferred: where something is released is for people to say.
 #[must_use]
 pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
@@ -106,13 +131,9 @@ pub fn infer(files: &dyn Files, default_branch: &str) -> Inferred {
     }
     let branches =
         if default_branch == "develop" { "develop".to_owned() } else { format!("{default_branch} and develop") };
-    inferred.notes.push(Note {
-        app: None,
-        text: format!(
-            "pushes to {branches} and pull requests are tested; nothing is released, as no environment is written"
-        ),
-        file: String::new(),
-    });
+    for text in [format!("pushes to {branches} and pull requests are tested"), NOTHING_RELEASED.to_owned()] {
+        inferred.notes.push(Note { app: None, text, file: String::new() });
+    }
     container::complete(&mut inferred, files);
     inferred
 }
@@ -129,7 +150,7 @@ pub fn complete(config: RepoConfig, files: &dyn Files) -> Inferred {
 
 fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
     let needs = config.apps.is_empty() || config.apps.values().any(|a| a.steps.is_empty() && a.image_of.is_none());
-    let mut done = Inferred { config, notes: Vec::new(), warnings: Vec::new() };
+    let mut done = Inferred { config, notes: Vec::new(), warnings: Vec::new(), unreadable: Vec::new() };
     missing_folders(&mut done, files);
     if !needs {
         return done;
@@ -139,6 +160,7 @@ fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
         done.config.apps = found.into_iter().map(|(name, candidate)| (name, candidate.app)).collect();
         done.notes = inferred.notes;
         done.warnings.extend(inferred.warnings);
+        done.unreadable = inferred.unreadable;
         if done.config.apps.is_empty() {
             let text = "Nothing to run was found (looked for Cargo.toml, pom.xml, package.json). Say what to run under `apps`.";
             done.warnings.push(text.to_owned());
@@ -151,6 +173,15 @@ fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
         }
         let fits = |c: &&(AppName, Candidate)| c.1.folder == app.path || c.1.app.path == app.path;
         let here: Vec<_> = found.iter().filter(fits).collect();
+        // Only what this app's steps could have come from: its folder, and workspaces around it.
+        for unreadable in &inferred.unreadable {
+            let (folder, file) = project::split(&unreadable.file);
+            let around = folder.is_empty() || app.path.starts_with(&format!("{folder}/"));
+            let other = here.iter().all(|(_, c)| !project::belongs(file, c.kind)) && !here.is_empty();
+            if (folder == app.path || around && !other) && !done.unreadable.contains(unreadable) {
+                done.unreadable.push(unreadable.clone());
+            }
+        }
         let exact = here.iter().find(|(found, _)| found == name);
         let Some((found_name, candidate)) =
             exact.or_else(|| here.iter().find(|(_, c)| c.folder == app.path)).or(here.first())
@@ -196,8 +227,13 @@ fn without_containers(config: RepoConfig, files: &dyn Files) -> Inferred {
 /// The repository's configuration as it is used: read, checked, completed.
 #[must_use]
 pub fn understand(files: &dyn Files, default_branch: &str) -> Understood {
-    let text = files.read(config::FILE_NAME);
-    let Some(text) = text.filter(|t| !t.iter().all(u8::is_ascii_whitespace)) else {
+    if files.is_link(config::FILE_NAME) {
+        let start = config::tree::At { line: 1, column: 1, length: 1 };
+        let mistake =
+            Mistake::new(start, "", "the file is a link, which is not followed", "the file's own text at this path");
+        return Understood { written: true, result: Err(vec![mistake]), config_warnings: Vec::new() };
+    }
+    let Some(text) = files.read(config::FILE_NAME).filter(|t| says_something(t)) else {
         let mut inferred = infer(files, default_branch);
         docker::tell(&mut inferred, files);
         misplaced(&mut inferred, files);
@@ -211,6 +247,11 @@ pub fn understand(files: &dyn Files, default_branch: &str) -> Understood {
         }
         Err(mistakes) => Understood { written: true, result: Err(mistakes), config_warnings: Vec::new() },
     }
+}
+
+/// Whether there is anything but blanks and comments in a configuration.
+fn says_something(text: &[u8]) -> bool {
+    std::str::from_utf8(text).map_or(true, |text| !matches!(config::tree::read(text), Ok(None)))
 }
 
 /// A file that somebody probably took for ours.
@@ -274,7 +315,8 @@ fn all(files: &dyn Files) -> (Vec<(AppName, Candidate)>, Inferred) {
         }));
     }
     notes.extend(found.notes);
-    (apps, Inferred { config: RepoConfig::default(), notes, warnings: found.warnings })
+    let unreadable = project.all_unreadable();
+    (apps, Inferred { config: RepoConfig::default(), notes, warnings: found.warnings, unreadable })
 }
 
 /// Names from what they would like, made well formed and different from each other.

@@ -5,9 +5,13 @@ use serde_json::Value;
 use super::{
     Candidate, Found,
     cargo::add_step,
-    project::{Project, any_glob, join, name_for, quoted, relative, split},
+    project::{Project, any_glob, at, join, name_for, quoted, relative, split},
 };
-use crate::domain::config::{App, mistake::plain, tree};
+use crate::domain::config::{
+    App,
+    mistake::plain,
+    tree::{self, At},
+};
 
 struct Package {
     folder: String,
@@ -64,8 +68,14 @@ pub(super) fn find(project: &Project<'_>, found: &mut Found) {
             Ok(json @ Value::Object(_)) => {
                 packages.push(Package { folder: split(path).0.to_owned(), file: (*path).to_owned(), json });
             }
-            Ok(_) => project.problem(path, "is no package"),
-            Err(error) => project.problem(path, &format!("cannot be read: {}", plain(&error.to_string()))),
+            Ok(_) => project.unreadable(path, &text, at(&text, 0), "is no package"),
+            Err(error) => {
+                let small = |n: usize| u32::try_from(n.max(1)).unwrap_or(u32::MAX);
+                let place = At { line: small(error.line()), column: small(error.column()), length: 1 };
+                let words = error.to_string();
+                let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+                project.unreadable(path, &text, place, &format!("cannot be read: {}", plain(words)));
+            }
         }
     }
     // Nearest to the root first, so that a member is taken by the outermost workspace that names it.
@@ -109,7 +119,10 @@ fn workspaces(project: &Project<'_>, package: &Package) -> Vec<String> {
                 patterns.extend(packages.iter().filter_map(|p| Some(p.text()?.to_owned())));
             }
             Ok(None) => {}
-            Err(mistake) => project.problem(&file, &format!("cannot be read: {}", plain(&mistake.message))),
+            Err(mistake) => {
+                let place = At { line: mistake.line, column: mistake.column, length: mistake.length };
+                project.unreadable(&file, &text, place, &format!("cannot be read: {}", plain(&mistake.message)));
+            }
         }
     }
     patterns.truncate(100);

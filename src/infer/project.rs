@@ -5,8 +5,12 @@ use std::{
     collections::{BTreeMap, HashSet},
 };
 
-use super::Files;
-use crate::domain::config::mistake::shown;
+use super::{Files, Unreadable};
+use crate::domain::config::{
+    self, Mistake,
+    mistake::{MAX_MISTAKES, mask, shown},
+    tree::At,
+};
 
 /// The largest manifest that is read, in bytes.
 const MAX_MANIFEST: usize = 1024 * 1024;
@@ -31,12 +35,34 @@ const NOT_OURS: [&str; 14] = [
     "archetype-resources",
 ];
 
+/// Build files that apps are inferred from, and what reads them.
+const BUILD_FILES: [(&str, &str); 4] =
+    [("Cargo.toml", "Cargo"), ("pom.xml", "Maven"), ("package.json", "npm"), ("pnpm-workspace.yaml", "pnpm")];
+
+/// Folders whose projects are what tests and generators work on as often as apps: there one may be broken on purpose.
+const MATERIAL: [&str; 13] = [
+    "test",
+    "tests",
+    "testing",
+    "spec",
+    "specs",
+    "e2e",
+    "template",
+    "templates",
+    "generators",
+    "scaffold",
+    "skeleton",
+    "boilerplate",
+    "snippets",
+];
+
 /// The files of a repository, indexed.
 pub(super) struct Project<'f> {
     files: &'f dyn Files,
     paths: HashSet<&'f str>,
     manifests: BTreeMap<&'f str, Vec<&'f str>>,
     problems: RefCell<Vec<String>>,
+    unreadable: RefCell<Vec<Unreadable>>,
 }
 
 impl<'f> Project<'f> {
@@ -70,7 +96,7 @@ impl<'f> Project<'f> {
             }
         }
         let paths = files.list().iter().map(String::as_str).collect();
-        Self { files, paths, manifests, problems: RefCell::new(problems) }
+        Self { files, paths, manifests, problems: RefCell::new(problems), unreadable: RefCell::default() }
     }
 
     /// Paths of all files with this name that are the repository's own, nearest to the root first.
@@ -89,23 +115,75 @@ impl<'f> Project<'f> {
         })
     }
 
-    /// A text file, if it is there and not too large. What is wrong with it is kept for [`Self::problems`].
+    /// A text file, if it is there and not too large. What is wrong with it is kept for [`Self::problems`] and
+    /// [`Self::all_unreadable`].
     pub(super) fn text(&self, path: &str) -> Option<String> {
         if !self.has(path) {
             return None;
         }
-        let bytes = self.files.read(path)?;
+        if self.files.is_too_large(path) {
+            self.too_large(path);
+            return None;
+        }
+        let Some(bytes) = self.files.read(path) else {
+            if self.files.is_link(path) && reader(path).is_some() {
+                self.problem(path, "is a link, which is not followed, and was not read");
+            }
+            return None;
+        };
         if bytes.len() > MAX_MANIFEST {
-            self.problem(path, "is larger than 1 MiB and was not read");
+            self.too_large(path);
             return None;
         }
         match String::from_utf8(bytes) {
             Ok(text) => Some(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text)),
-            Err(_) => {
-                self.problem(path, "is not UTF-8 and was not read");
+            Err(error) => {
+                let good = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                // What is good comes first in the lossy text too, byte for byte.
+                self.wrong(path, &text, at(&text, good), "is not UTF-8 and was not read", "a file saved as UTF-8");
                 None
             }
         }
+    }
+
+    fn too_large(&self, path: &str) {
+        let start = At { line: 1, column: 1, length: 1 };
+        self.wrong(path, "", start, "is larger than 1 MiB and was not read", "a build file of at most 1 MiB");
+    }
+
+    /// A build file whose text its own tool could not read either.
+    pub(super) fn unreadable(&self, path: &str, text: &str, at: At, what: &str) {
+        let tool = reader(path).unwrap_or("its tool");
+        let expected = format!(
+            "a file that {tool} can read; or each app with its steps under `apps` in {}, so that none is inferred",
+            config::FILE_NAME
+        );
+        self.wrong(path, text, at, what, &expected);
+    }
+
+    /// What is wrong with a file: a mistake where an app may vanish by it, else something to tell.
+    fn wrong(&self, path: &str, text: &str, at: At, what: &str, expected: &str) {
+        let (folder, _) = split(path);
+        let line = text.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
+        // Marks of template engines: the file is the material that others are made from.
+        let template = ["{{", "{%", "<%"].iter().any(|mark| line.contains(mark) || path.contains(mark));
+        let material = folder.split('/').any(|part| MATERIAL.contains(&part.to_lowercase().as_str()));
+        if template || material || reader(path).is_none() {
+            self.problem(path, what);
+            return;
+        }
+        let mut all = self.unreadable.borrow_mut();
+        let mistake = Mistake::new(at, "", format!("{} {what}", shown(path)), expected);
+        let source = Some(mask(line).chars().take(200).collect()).filter(|l: &String| !l.trim().is_empty());
+        if all.len() < MAX_MISTAKES && !all.iter().any(|u| u.file == path) {
+            all.push(Unreadable { file: path.to_owned(), mistake, source });
+        }
+    }
+
+    /// The build files that could not be read, in the order in which they were looked at.
+    pub(super) fn all_unreadable(&self) -> Vec<Unreadable> {
+        self.unreadable.borrow().clone()
     }
 
     pub(super) fn problem(&self, path: &str, what: &str) {
@@ -119,6 +197,32 @@ impl<'f> Project<'f> {
     pub(super) fn problems(&self) -> Vec<String> {
         self.problems.borrow().clone()
     }
+}
+
+/// The tool that reads a build file.
+fn reader(path: &str) -> Option<&'static str> {
+    BUILD_FILES.iter().find(|(name, _)| *name == split(path).1).map(|(_, tool)| *tool)
+}
+
+/// Whether a build file is one of this ecosystem.
+pub(super) fn belongs(file: &str, kind: &str) -> bool {
+    match file {
+        "Cargo.toml" => kind == "cargo",
+        "pom.xml" => kind == "maven",
+        _ => kind == "npm",
+    }
+}
+
+/// The place of a byte in a text.
+pub(super) fn at(text: &str, byte: usize) -> At {
+    let mut end = byte.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let before = &text[..end];
+    let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let column = before.rsplit('\n').next().map_or(0, |l| l.chars().count()) + 1;
+    At { line: small(before.matches('\n').count() + 1), column: small(column), length: 1 }
 }
 
 /// `src/test/…` and the like hold projects that tests work on.

@@ -43,15 +43,33 @@ pub fn check_report(files: &dyn Files, config_text: Option<&str>, default_branch
             CheckReport { text: out, ok: false }
         }
         Ok(inferred) => {
-            let origin = if understood.written {
-                format!("{} is right.", config::FILE_NAME)
-            } else {
-                format!("There is no {}: all of this is inferred.", config::FILE_NAME)
+            for broken in &inferred.unreadable {
+                let text = broken.source.as_ref().and_then(|_| files.read(&broken.file)).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let text = text.strip_prefix('\u{FEFF}').unwrap_or(&text);
+                let _ = writeln!(out, "{}", config::render(std::slice::from_ref(&broken.mistake), text, &broken.file));
+            }
+            match inferred.unreadable.len() {
+                0 => {}
+                1 => out.push_str("1 mistake in a build file: nothing runs before it is mended.\n\n"),
+                n => {
+                    let _ = writeln!(out, "{n} mistakes in build files: nothing runs before they are mended.\n");
+                }
+            }
+            let there = config_text.is_some() || files.read(config::FILE_NAME).is_some();
+            let origin = match (understood.written, there) {
+                (true, _) => format!("{} is right.", config::FILE_NAME),
+                (false, true) if source.trim().is_empty() => {
+                    format!("{} is empty: all of this is inferred.", config::FILE_NAME)
+                }
+                (false, true) => format!("{} holds only comments: all of this is inferred.", config::FILE_NAME),
+                (false, false) => format!("There is no {}: all of this is inferred.", config::FILE_NAME),
             };
             let _ = writeln!(out, "{origin}");
             describe(&mut out, &inferred, default_branch);
+            unstarted(&mut out, &inferred);
             warnings(&mut out, &understood.config_warnings);
-            CheckReport { text: out, ok: !inferred.config.apps.is_empty() }
+            CheckReport { text: out, ok: !inferred.config.apps.is_empty() && inferred.unreadable.is_empty() }
         }
     }
 }
@@ -69,6 +87,14 @@ impl Files for Instead<'_> {
 
     fn read(&self, path: &str) -> Option<Vec<u8>> {
         if path == config::FILE_NAME { Some(self.text.as_bytes().to_vec()) } else { self.files.read(path) }
+    }
+
+    fn is_link(&self, path: &str) -> bool {
+        path != config::FILE_NAME && self.files.is_link(path)
+    }
+
+    fn is_too_large(&self, path: &str) -> bool {
+        path != config::FILE_NAME && self.files.is_too_large(path)
     }
 }
 
@@ -120,6 +146,19 @@ fn describe(out: &mut String, inferred: &Inferred, default_branch: &str) {
     }
     for warning in &inferred.warnings {
         let _ = writeln!(out, "warning: {}", plain_long(warning));
+    }
+}
+
+/// Environments that have nothing to release where the target runs no images. Which target it is only the server knows.
+fn unstarted(out: &mut String, inferred: &Inferred) {
+    let config = &inferred.config;
+    let released = config.apps.values().any(App::is_released);
+    if let (false, Some(name), false) = (config.apps.is_empty(), config.environments.keys().next(), released) {
+        let _ = writeln!(
+            out,
+            "\nwarning: no app says how it starts, so there is nothing to release to {name}: add `start:` to an app, or \
+             `image:` where the target runs containers"
+        );
     }
 }
 
@@ -230,7 +269,7 @@ fn show_environment(out: &mut String, name: &str, environment: &Environment) {
 /// None where there are mistakes or nothing to write.
 #[must_use]
 pub fn written(files: &dyn Files, default_branch: &str) -> Option<String> {
-    let inferred = understand(files, default_branch).result.ok()?;
+    let inferred = understand(files, default_branch).result.ok().filter(|i| i.unreadable.is_empty())?;
     let comments = |path: &str| {
         let app = path.strip_prefix("apps.");
         let of_it = inferred.notes.iter().filter(|n| app.is_some() && n.app.as_ref().map(|a| a.as_str()) == app);

@@ -17,9 +17,6 @@ use crate::domain::{
     run::{Outcome, Trust},
 };
 
-/// Where a repository's configuration stands.
-const CONFIG: &str = ".github/switchover.yml";
-
 /// Where one run, or all of them, are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -61,6 +58,9 @@ pub fn and_check(head_sha: &Sha, runs: &[RunView]) -> CheckRun {
         doc.block(&words::tested(run));
     }
     mistakes(&mut doc, &runs);
+    for run in runs.iter().filter(|run| !run.changes.is_empty()) {
+        doc.list("### What this changes once merged", &words::notes(&run.changes), 50);
+    }
     conflicts(&mut doc, &runs);
     parked(&mut doc, head_sha, &runs);
     table(&mut doc, &runs);
@@ -202,7 +202,7 @@ fn standing(runs: &[&RunView]) -> Standing {
 fn title(runs: &[&RunView], standing: Standing) -> String {
     let mistakes: usize = runs.iter().map(|run| run.config_mistakes.len()).sum();
     if mistakes > 0 {
-        return format!("{} in {CONFIG}", count(mistakes as u64, "mistake", "mistakes"));
+        return format!("{} in {}", count(mistakes as u64, "mistake", "mistakes"), files(&distinct(runs)).join(", "));
     }
     let mut steps = Vec::new();
     for run in runs {
@@ -262,7 +262,8 @@ fn infrastructure(run: &RunView) -> bool {
 
 /// The line, a caret below it, and what was expected.
 fn caret(mistake: &MistakeView) -> String {
-    let mut out = format!("{CONFIG}:{}:{}: {}\n", mistake.line, mistake.column, one_line(&mistake.message, 500));
+    let (file, message) = (one_line(&mistake.file, 300), one_line(&mistake.message, 500));
+    let mut out = format!("{file}:{}:{}: {message}\n", mistake.line, mistake.column);
     if let Some(source) = &mistake.source {
         let number = mistake.line.to_string();
         let margin = " ".repeat(number.len());
@@ -296,6 +297,21 @@ fn distinct<'a>(runs: &[&'a RunView]) -> Vec<&'a MistakeView> {
     out
 }
 
+/// The files that the mistakes are in, a few of them.
+fn files(mistakes: &[&MistakeView]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for mistake in mistakes {
+        if !out.contains(&mistake.file) {
+            out.push(mistake.file.clone());
+        }
+    }
+    if out.len() > 3 {
+        out.truncate(3);
+        out.push("…".to_owned());
+    }
+    out
+}
+
 fn annotations(runs: &[&RunView]) -> Vec<Annotation> {
     let annotation = |mistake: &MistakeView| {
         let mut message = one_line(&mistake.message, 1_000);
@@ -308,7 +324,7 @@ fn annotations(runs: &[&RunView]) -> Vec<Annotation> {
             }
         }
         Annotation {
-            path: CONFIG.to_owned(),
+            path: mistake.file.clone(),
             start_line: mistake.line.max(1),
             end_line: mistake.line.max(1),
             level: AnnotationLevel::Failure,
@@ -325,9 +341,11 @@ fn mistakes(doc: &mut Doc, runs: &[&RunView]) {
     if found.is_empty() {
         return;
     }
+    let files: Vec<String> = files(&found).iter().map(|file| code(&one_line(file, 300))).collect();
+    let are = if files.len() > 1 { "are" } else { "is" };
     doc.block(&format!(
-        "Nothing runs before {} is mended. `switchover check` shows the same for a local checkout.",
-        code(CONFIG)
+        "Nothing runs before {} {are} mended. `switchover check` shows the same for a local checkout.",
+        files.join(", ")
     ));
     for mistake in found.iter().take(ANNOTATIONS_MAX) {
         doc.block(&fence(&caret(mistake), "text", 4_000));

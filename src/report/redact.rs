@@ -118,6 +118,7 @@ impl Redactor {
         self.option(&mut run.base_ref);
         self.option(&mut run.parked);
         self.all(&mut run.notes);
+        self.all(&mut run.changes);
         self.all(&mut run.conflicts);
         for mistake in &mut run.config_mistakes {
             self.change(&mut mistake.message);

@@ -63,8 +63,10 @@ pub struct RunView {
     pub superseded_by: Option<Pointer>,
     /// Its jobs; empty where nothing had to run.
     pub jobs: Vec<JobView>,
-    /// What is wrong in `.github/switchover.yml`.
+    /// What is wrong in `.github/switchover.yml`, or in build files that apps would be inferred from.
     pub config_mistakes: Vec<MistakeView>,
+    /// What a pull request's file would change about releases once it is merged.
+    pub changes: Vec<String>,
     /// What was inferred, from which file, and other things worth knowing: a sentence each.
     pub notes: Vec<String>,
     /// Files that conflict between head and base (not empty: nothing ran).
@@ -130,6 +132,8 @@ pub struct StepView {
 /// A mistake in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MistakeView {
+    /// The file from the repository's root.
+    pub file: String,
     /// Line, from 1.
     pub line: u32,
     /// Column in characters, from 1.

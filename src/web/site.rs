@@ -183,8 +183,10 @@ impl Site {
         for m in &view.config_mistakes {
             let hint = m.hint.as_ref().map(|h| format!(" Did you mean {h}?")).unwrap_or_default();
             let message = m.message.trim_end_matches('.');
-            notes.push(Note { text: format!(".github/switchover.yml:{}: {message}.{hint}", m.line), link: None });
+            notes.push(Note { text: format!("{}:{}: {message}.{hint}", m.file, m.line), link: None });
         }
+        let changes = view.changes.iter().map(|text| format!("This changes once merged: {text}."));
+        notes.extend(changes.map(|text| Note { text, link: None }));
         if !view.conflicts.is_empty() {
             let text = format!("Conflicts with its base in {}.", view.conflicts.join(", "));
             notes.push(Note { text, link: None });

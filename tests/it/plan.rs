@@ -289,6 +289,7 @@ fn a_newer_commit_supersedes() {
 #[test]
 fn what_can_not_run_says_why() {
     let mistake = ConfigMistake {
+        file: None,
         line: 3,
         column: 1,
         message: "unknown key".into(),

@@ -9,10 +9,11 @@
 //! * [`table`] and [`formats`]: the table of this file and its kinds of text.
 //! * [`parse`], with the rules between parts of the file; [`mistake`]: what is told to the author, with a caret.
 //! * [`branches`], [`window`], [`units`]: the meaning of branch patterns, windows, durations and sizes.
-//! * `write`: [`RepoConfig::to_yaml`].
+//! * `write`: [`RepoConfig::to_yaml`]; [`changes`]: what another file would change about releases.
 
 pub mod branches;
 mod build;
+pub mod changes;
 pub mod checker;
 pub mod docs;
 pub mod formats;
@@ -292,7 +293,13 @@ impl App {
 /// The JSON schema of the file (draft 2020-12).
 #[must_use]
 pub fn schema() -> serde_json::Value {
-    docs::schema(&table::FILE, ".github/switchover.yml")
+    let mut schema = docs::schema(&table::FILE, FILE_NAME);
+    // One of the two, never both: what `rules` says of `deploy`, as far as a schema can.
+    if let Some(serde_json::Value::Object(deploy)) = schema.pointer_mut("/$defs/deploy") {
+        deploy.insert("minProperties".to_owned(), 1.into());
+        deploy.insert("maxProperties".to_owned(), 1.into());
+    }
+    schema
 }
 
 /// The reference of the file as Markdown.

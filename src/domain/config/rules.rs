@@ -274,6 +274,11 @@ impl Rules<'_> {
             }
         }
         let Some(deploy) = environment.value.written("deploy") else { return };
+        if deploy.value.as_text() == Some("command") {
+            let message = "nothing is ever released here: no command takes a commit to such an environment yet";
+            let expected = "`{branch: …}` with `approval: required`, or `{promote_from: …}`";
+            self.warnings.push(Mistake::new(deploy.value.at, &format!("{key}.deploy"), message, expected));
+        }
         let Data::Map(_) = deploy.value.data else { return };
         let key = format!("{key}.deploy");
         match (deploy.value.written("branch"), deploy.value.written("promote_from")) {

@@ -241,7 +241,7 @@ pub static ENVIRONMENT: Object = Object {
         field(
             "deploy",
             Kind::WordOr("command", &DEPLOY),
-            "Where its releases come from: a branch, another environment, or `command` for people's commands alone.",
+            "Where its releases come from: a branch, or another environment. `command` is kept for later: nothing releases there yet.",
         )
         .required(),
         field("after", Kind::List(&LINE, 50), "Checks that must be green on the commit, other people's too.")

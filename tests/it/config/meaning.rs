@@ -163,6 +163,8 @@ fn the_schema_takes_the_example_and_refuses_what_the_checks_refuse() {
         "version: 1\napps: {a: {steps: {test: {run: x, timeout: 5 min}}}}",
         "version: 1\nenvironments: {p: {}}",
         "version: 1\nenvironments: {p: {deploy: sometimes}}",
+        "version: 1\nenvironments: {p: {deploy: {}}}",
+        "version: 1\nenvironments: {p: {deploy: {branch: main, promote_from: q}}, q: {deploy: {branch: main}}}",
         "apps: {}",
     ] {
         assert!(!validator.is_valid(&json(bad)), "the schema takes {bad}");

@@ -142,6 +142,7 @@ fn names() {
     2:37 apps.a.steps."c " | the name `c ` ends with a space: expected a name of 1 to 63 letters, digits, dots, dashes, underscores and spaces; did you mean `c`?
     2:53 apps.a.steps."d,e" | the name `d,e` is not a name: expected a name of 1 to 63 letters, digits, dots, dashes, underscores and spaces; did you mean `d-e`?
     "#);
+    told!("version: 1\nenvironments: {p: {deploy: command}}", @"warning 2:28 environments.p.deploy | nothing is ever released here: no command takes a commit to such an environment yet: expected `{branch: …}` with `approval: required`, or `{promote_from: …}`");
     told!("version: 1\nenvironments: {Prod: {deploy: command}, prod: {deploy: command}}", @r#"2:41 environments.prod | `Prod` and `prod` are one environment to GitHub: expected names that differ in more than case"#);
 }
 

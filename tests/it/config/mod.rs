@@ -1,5 +1,6 @@
 //! `.github/switchover.yml`: what is read, what is refused and how, what is written.
 
+mod changes;
 mod hostile;
 mod meaning;
 mod mistakes;

@@ -1,6 +1,8 @@
 //! Repositories that are broken, empty, hostile or odd: a clear check each.
 
-use super::rig::{HERE, NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config};
+use switchover::demo::github::NewPull;
+
+use super::rig::{ANN, HERE, NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config};
 
 const GOOD: &str = "version: 1\non: {push: [\"**\"]}\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";
 
@@ -38,6 +40,96 @@ async fn configurations_that_can_not_be_used() {
             assert_eq!(annotation.path, ".github/switchover.yml", "{what}");
         }
     }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_file_that_can_not_be_read_is_no_green_check() {
+    let rig = Rig::start().await;
+    let package = |name: &str| format!("[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2021\"\n");
+    let (backend, frontend) = (package("backend"), package("frontend"));
+    let sha = rig
+        .push("main", &[("backend/Cargo.toml", Some(&backend)), ("frontend/Cargo.toml", Some(&frontend))], "two apps")
+        .await;
+    // Without sources nothing of them can be tested; that they are there is enough.
+    rig.wait("both apps", |m| {
+        let names: Vec<String> = m.repo(OWNER, NAME)?.latest_checks(&sha).iter().map(|c| c.name.clone()).collect();
+        ["backend / test (push)", "frontend / test (push)"].iter().all(|n| names.iter().any(|m| m == n)).then_some(())
+    })
+    .await;
+    let head = rig.push("one", &[("backend/Cargo.toml", Some("# mine\n[package\n"))], "breaks one").await;
+    rig.github.open_pull(rig.repo, ANN, NewPull { head: "one".into(), ..NewPull::default() }).await.expect("opened");
+    let check = rig.check(&head, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    assert_eq!(check.output.title.as_deref(), Some("1 mistake in backend/Cargo.toml"));
+    let annotation = check.output.annotations.first().expect("an annotation");
+    assert_eq!((annotation.path.as_str(), annotation.start_line), ("backend/Cargo.toml", 2));
+    let both = [("backend/Cargo.toml", Some("[package")), ("frontend/Cargo.toml", Some("\u{1}"))];
+    let head = rig.push("main", &both, "breaks both").await;
+    let check = rig.check(&head, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    assert_eq!(check.output.title.as_deref(), Some("2 mistakes in backend/Cargo.toml, frontend/Cargo.toml"));
+    let large = format!("# {}", "x".repeat(2 << 20));
+    let head = rig.push("main", &[("backend/Cargo.toml", Some(&large)), ("frontend/Cargo.toml", None)], "large").await;
+    let check = rig.check(&head, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    let said = format!("{:?}", check.output.annotations.first().map(|a| a.message.clone()));
+    assert!(said.contains("larger than 1 MiB"), "{said}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_that_is_a_link_is_told() {
+    let rig = Rig::start().await;
+    rig.push("main", &[("elsewhere.yml", Some(GOOD)), ("Cargo.toml", Some("[workspace]"))], "begin").await;
+    let url = rig.github.push_url(ANN, OWNER, NAME).expect("an address");
+    let script = format!(
+        "git clone -q '{url}' of-ann && cd of-ann && mkdir .github && ln -s ../elsewhere.yml .github/switchover.yml && \
+         git add . && git -c user.name=ann -c user.email=ann@example.com commit -qm link && git push -q && \
+         git rev-parse HEAD"
+    );
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-ec", &script]).current_dir(&rig.data).env("GIT_CONFIG_GLOBAL", "/dev/null");
+    let done = shell.env("GIT_TERMINAL_PROMPT", "0").output().await.expect("run");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let sha = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+    let check = rig.check(&sha, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
+    let annotation = check.output.annotations.first().expect("an annotation");
+    assert_eq!(annotation.path, ".github/switchover.yml");
+    assert!(annotation.message.contains("is a link, which is not followed"), "{}", annotation.message);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_request_shows_what_its_file_would_change() {
+    let rig = Rig::start().await;
+    let of = |environments: &str| format!("{GOOD}environments:\n{environments}");
+    let here = of("  production: {deploy: {branch: live}}\n  staging: {deploy: {branch: next}}\n");
+    rig.push("main", &[(".github/switchover.yml", Some(&here))], "the policy").await;
+    let there = of("  production: {deploy: {branch: main}, approval: required}\n");
+    let mut said = Vec::new();
+    for (branch, text) in [("moves", there.as_str()), ("empties", "")] {
+        let head = rig.push(branch, &[(".github/switchover.yml", Some(text))], branch).await;
+        rig.github
+            .open_pull(rig.repo, ANN, NewPull { head: branch.into(), ..NewPull::default() })
+            .await
+            .expect("opened");
+        // A branch's own push has a run too, which knows no base.
+        let summary = rig
+            .wait("words of the pull request", |m| {
+                let checks = m.repo(OWNER, NAME)?.latest_checks(&head);
+                let check = checks.into_iter().find(|c| c.name == "switchover" && c.status == "completed")?;
+                check.output.summary.clone().filter(|s| s.contains("What this changes once merged"))
+            })
+            .await;
+        said.push(summary);
+    }
+    for line in ["deploy.branch live → main", "approval not written → required", "environment staging: removed"] {
+        assert!(said[0].contains(line), "{line} is not in {}", said[0]);
+    }
+    assert!(said[1].contains("environment production: removed"), "{}", said[1]);
+    assert!(!said[1].contains("nothing is released"), "{}", said[1]);
     rig.stop().await;
 }
 

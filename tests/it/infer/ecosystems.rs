@@ -15,8 +15,8 @@ fn cargo_packages() {
     Tested: pushes to main, develop, and pull requests
 
     app hello, in the repository's root
-        test         cargo test
-        build        cargo build --release
+        test         cargo test --locked
+        build        cargo build --release --locked
         container    rust:1
         files        target/release/hello
         start        ./target/release/hello

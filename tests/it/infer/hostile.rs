@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use switchover::{
     domain::config,
-    infer::{infer, written},
+    infer::{infer, understand, written},
 };
 
 use super::{Repo, said};
@@ -30,6 +30,70 @@ fn broken_manifests_are_told_and_do_not_hide_the_others() {
         ("pnpm-workspace.yaml", "packages: [*x]"),
         ("package.json", "{}"),
     ]), @r"
+    error: `a/Cargo.toml` cannot be read: unclosed table, expected `]`
+     --> a/Cargo.toml:1:9
+      |
+    1 | [package
+      |         ^ expected a file that Cargo can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `b/Cargo.toml` has a package without a proper name
+     --> b/Cargo.toml:2:9
+      |
+    2 | name = '$(reboot)'
+      |         ^ expected a file that Cargo can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `c/pom.xml` cannot be read: too much in it
+     --> c/pom.xml:1:181
+      |
+    1 | …<a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a><a>…
+      |                                                              ^ expected a file that Maven can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `e/pom.xml` cannot be read: cut off
+     --> e/pom.xml:1:36
+      |
+    1 | <project><artifactId>x</artifactId>
+      |                                    ^ expected a file that Maven can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `k/pom.xml` is no Maven project
+     --> k/pom.xml:1:1
+      |
+    1 | <html/>
+      | ^ expected a file that Maven can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `l/pom.xml` cannot be read: empty
+     --> l/pom.xml:1:1
+      = expected a file that Maven can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `f/package.json` cannot be read: EOF while parsing an object
+     --> f/package.json:1:1
+      |
+    1 | {
+      | ^ expected a file that npm can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `g/package.json` is larger than 1 MiB and was not read
+     --> g/package.json:1:1
+      = expected a build file of at most 1 MiB
+
+    error: `h/package.json` cannot be read: recursion limit exceeded
+     --> h/package.json:1:133
+      |
+    1 | …[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[…
+      |                                                              ^ expected a file that npm can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `i/package.json` is no package
+     --> i/package.json:1:1
+      |
+    1 | []
+      | ^ expected a file that npm can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    error: `pnpm-workspace.yaml` cannot be read: this is not YAML: while parsing node, found unknown anchor
+     --> pnpm-workspace.yaml:1:12
+      |
+    1 | packages: [*x]
+      |            ^ expected a file that pnpm can read; or each app with its steps under `apps` in .github/switchover.yml, so that none is inferred
+
+    11 mistakes in build files: nothing runs before they are mended.
+
     There is no .github/switchover.yml: all of this is inferred.
 
     Tested: pushes to main, develop, and pull requests
@@ -56,19 +120,82 @@ fn broken_manifests_are_told_and_do_not_hide_the_others() {
     No environment is written: nothing is released.
 
     · has no test, build or start script: no app   (package.json)
-
-    warning: `a/Cargo.toml` cannot be read: unclosed table, expected `]`.
-    warning: `b/Cargo.toml` has a package without a proper name.
-    warning: `c/pom.xml` cannot be read: too much in it.
-    warning: `e/pom.xml` cannot be read: cut off.
-    warning: `k/pom.xml` is no Maven project.
-    warning: `l/pom.xml` cannot be read: empty.
-    warning: `f/package.json` cannot be read: EOF while parsing an object at line 1 column 1.
-    warning: `g/package.json` is larger than 1 MiB and was not read.
-    warning: `h/package.json` cannot be read: recursion limit exceeded at line 1 column 133.
-    warning: `i/package.json` is no package.
-    warning: `pnpm-workspace.yaml` cannot be read: this is not YAML: while parsing node, found unknown anchor.
     ");
+}
+
+#[test]
+fn what_is_not_an_apps_own_may_be_broken() {
+    let broken = [
+        "node_modules/x/package.json",
+        "web/vendor/x/Cargo.toml",
+        "src/test/resources/pom.xml",
+        "crates/x/tests/broken/Cargo.toml",
+        "templates/service/package.json",
+        "{{cookiecutter.name}}/package.json",
+    ];
+    let mut files = broken.map(|path| (path, "{")).to_vec();
+    files.extend([
+        ("Cargo.toml", "[package]\nname = 'hello'"),
+        ("new/Cargo.toml", "[package]\nname = '{{ project-name }}'"),
+        ("newer/package.json", "{\n  \"name\": {{ name }}\n}"),
+    ]);
+    let inferred = infer(&Repo::new(files), "main");
+    assert_eq!((inferred.unreadable, inferred.config.apps.len()), (vec![], 1));
+    insta::assert_snapshot!(inferred.warnings.join("\n"), @r"
+    `crates/x/tests/broken/Cargo.toml` cannot be read: invalid key-value pair, expected key.
+    `new/Cargo.toml` has a package without a proper name.
+    `newer/package.json` cannot be read: key must be a string.
+    `{{cookiecutter.name}}/package.json` cannot be read: EOF while parsing an object.
+    `templates/service/package.json` cannot be read: EOF while parsing an object.
+    ");
+}
+
+#[test]
+fn what_nobody_reads_is_told() {
+    let mut repo = Repo::new([("a/Cargo.toml", ""), ("b/package.json", ""), (config::FILE_NAME, "version: 1")]);
+    (repo.large, repo.links) = (vec!["a/Cargo.toml"], vec!["b/package.json"]);
+    insta::assert_snapshot!(switchover::infer::check_report(&repo, None, "main").text, @r"
+    error: `a/Cargo.toml` is larger than 1 MiB and was not read
+     --> a/Cargo.toml:1:1
+      = expected a build file of at most 1 MiB
+
+    1 mistake in a build file: nothing runs before it is mended.
+
+    .github/switchover.yml is right.
+
+    Tested: pushes to main, develop, and pull requests
+
+    No environment is written: nothing is released.
+
+    warning: `b/package.json` is a link, which is not followed, and was not read.
+    warning: Nothing to run was found (looked for Cargo.toml, pom.xml, package.json). Say what to run under `apps`.
+    ");
+    repo.links = vec![config::FILE_NAME];
+    insta::assert_snapshot!(switchover::infer::check_report(&repo, None, "main").text, @r"
+    error: the file is a link, which is not followed
+     --> .github/switchover.yml:1:1
+      = expected the file's own text at this path
+
+    .github/switchover.yml: 1 mistake
+    ");
+}
+
+#[test]
+fn only_what_the_written_apps_come_from_counts() {
+    let broken = |yaml: &str| {
+        let files = [("Cargo.toml", "["), ("a/Cargo.toml", "["), ("b/package.json", "{}"), ("c/pom.xml", "<")];
+        let repo = Repo::new(files.into_iter().chain([(config::FILE_NAME, yaml)]));
+        let inferred = understand(&repo, "main").result.expect("right");
+        inferred.unreadable.into_iter().map(|u| u.file).collect::<Vec<_>>().join(" ")
+    };
+    let steps = "steps: {test: {run: make}}";
+    assert_eq!(broken("version: 1"), "Cargo.toml a/Cargo.toml c/pom.xml");
+    assert_eq!(broken(&format!("version: 1\napps: {{a: {{path: a, {steps}}}, c: {{path: c, {steps}}}}}")), "");
+    assert_eq!(
+        broken(&format!("version: 1\napps: {{a: {{path: a}}, c: {{path: c, {steps}}}}}")),
+        "Cargo.toml a/Cargo.toml"
+    );
+    assert_eq!(broken("version: 1\napps: {c: {path: c}}"), "Cargo.toml c/pom.xml");
 }
 
 #[test]

@@ -176,6 +176,20 @@ fn mistakes_are_shown_with_a_caret() {
 }
 
 #[test]
+fn what_is_there_and_says_nothing_is_told_from_what_is_not_there() {
+    let first = |yaml: &'static str| {
+        let text = check_report(&Repo::new(with(yaml)), None, "main").text;
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(first(" \n"), ".github/switchover.yml is empty: all of this is inferred.");
+    assert_eq!(first("# later\n"), ".github/switchover.yml holds only comments: all of this is inferred.");
+    let library = ("Cargo.toml", "[package]\nname = 'library'");
+    let yaml = "version: 1\nenvironments: {p: {deploy: {branch: main}}}";
+    let text = check_report(&Repo::new([library, (config::FILE_NAME, yaml)]), None, "main").text;
+    assert!(text.contains("warning: no app says how it starts, so there is nothing to release to p"), "{text}");
+}
+
+#[test]
 fn what_is_inferred_can_be_written_down() {
     let repo = Repo::new(RUST);
     let yaml = written(&repo, "main").expect("a file");

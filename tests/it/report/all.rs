@@ -142,6 +142,7 @@ fn what_is_not_done_is_never_green() {
 #[test]
 fn mistakes_in_the_configuration_fail_it_at_once_on_their_lines() {
     let mistake = MistakeView {
+        file: ".github/switchover.yml".into(),
         line: 4,
         column: 5,
         length: 3,

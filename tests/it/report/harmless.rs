@@ -24,6 +24,7 @@ const HEADINGS: &[&str] = &[
     "Reports that could not be read",
     "Last lines",
     "How it was understood",
+    "What this changes once merged",
     "In conflict",
     "Requests",
     "What goes live",
@@ -196,7 +197,10 @@ fn everything(bad: &str, many: usize) -> Result<(), String> {
     let mut variants = vec![run.clone()];
     variants.push(RunView { conflicts: vec![bad.to_owned(); many.max(1)], ..run.clone() });
     variants.push(RunView { parked: Some(bad.to_owned()), trust: Trust::Parked, outcome: None, ..run.clone() });
+    variants.push(RunView { changes: vec![bad.to_owned(); many.max(1)], ..run.clone() });
     let mistake = MistakeView {
+        // No path of git begins with a slash or a dot and a slash.
+        file: format!("x{bad}"),
         line: 0,
         column: 7,
         length: 900,

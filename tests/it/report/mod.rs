@@ -65,6 +65,7 @@ fn run(jobs: Vec<JobView>) -> RunView {
         superseded_by: None,
         jobs,
         config_mistakes: vec![],
+        changes: vec![],
         notes: vec![],
         conflicts: vec![],
         parked: None,
