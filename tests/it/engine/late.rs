@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use jiff::ToSpan as _;
 use switchover::{
     demo::github::{HookEffect, HookFault, NewPull, faults::Release, model::Model},
     domain::ids::RepoId,
@@ -10,7 +9,7 @@ use switchover::{
 };
 
 use super::{
-    rig::{ANN, NAME, OWNER, Rig, released_config},
+    rig::{ANN, NAME, OWNER, Rig},
     stories::begun,
 };
 
@@ -111,53 +110,6 @@ async fn what_was_stopped_and_is_wanted_again_runs_again() {
         }
         stands(&rig, &sha, "switchover", "success").await;
     }
-    rig.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_click_of_long_ago_is_not_carried_out() {
-    let rig = begun(&released_config()).await;
-    let sha = rig.push("main", &[("version", Some("one"))], "one").await;
-    rig.deployed(&sha, "success").await;
-    let check = rig.check(&sha, "web / test (push)").await;
-    let (button, identifier) = rig
-        .wait("a button", |m| {
-            let checks = m.repo(OWNER, NAME)?.latest_checks(&sha);
-            let deploy = checks.into_iter().find(|c| c.name.starts_with("deploy") && c.status == "completed")?;
-            Some((deploy.id, deploy.actions.first()?.identifier.clone()))
-        })
-        .await;
-
-    rig.github.faults().add_hook(hook("check_run", HookEffect::Lose { listed: true }));
-    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
-    rig.github.press(rig.repo, button, &identifier, ANN).expect("pressed");
-    rig.github.faults().clear();
-    let mut clicks = Vec::new();
-    rig.github.write(|m| {
-        for d in m.deliveries.values_mut() {
-            if matches!(d.action.as_deref(), Some("rerequested" | "requested_action")) {
-                d.delivered_at = d.delivered_at.checked_sub(11.minutes()).expect("a time");
-                clicks.push(d.guid.clone());
-            }
-        }
-    });
-    assert_eq!(clicks.len(), 2);
-    rig.control.about("sweep", "").await.expect("swept");
-    for (guid, what) in clicks.iter().zip(["Re-run", "the button"]) {
-        rig.told(guid, &format!("{what} was pressed more than ten minutes ago: press it again")).await;
-        // The same by hand: it was pressed when it was pressed.
-        rig.control.about("replay", guid).await.expect("replayed");
-        rig.told(guid, &format!("after 1 tries\n  {what} was pressed more")).await;
-    }
-    assert_eq!(rig.counts(&sha, "web / test (push)"), (1, 1));
-    // One that was pressed now is carried out.
-    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
-    rig.wait("a second check run", |m| {
-        let checks = m.repo(OWNER, NAME)?.checks.values();
-        let done = checks.filter(|c| c.head_sha == sha && c.name == check.name && c.status == "completed").count();
-        (done == 2).then_some(())
-    })
-    .await;
     rig.stop().await;
 }
 
