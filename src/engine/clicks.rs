@@ -199,6 +199,9 @@ pub async fn button(
                 pull.number
             )));
         }
+        if let Some(why) = engine.never_runs(repo.repo.id, &pull) {
+            return Err(EngineError::Refused(why));
+        }
         if run.outcome != Some(Outcome::ActionRequired) {
             return Err(EngineError::Refused(format!("{} waits for nobody's approval", head.short())));
         }

@@ -101,14 +101,16 @@ impl Engine {
         let stranger =
             matches!((&repo, &pull), (Some(repo), Some(pull)) if planner::trust(repo, pull) == Trust::Parked);
         let refused = run.detail.parked.is_some() && run.detail.parked == self.refusal(&full_name);
+        let never = pull.as_ref().filter(|_| stranger).and_then(|pull| self.never_runs(run.repo, pull));
         let trust = match &run.detail.parked {
-            Some(_) if stranger && !refused => Trust::Parked,
+            Some(_) if stranger && !refused && never.is_none() => Trust::Parked,
             // A stranger's code gets jobs only by somebody's word for this commit.
             _ if stranger && !job_views.is_empty() => Trust::Approved(run.head.clone()),
             _ => Trust::Own,
         };
         let parked = match &pull {
             Some(pull) if trust == Trust::Parked => Some(self.what_waits(run.repo, pull)),
+            _ if run.detail.parked.is_some() && never.is_some() => never,
             _ => run.detail.parked.clone(),
         };
         let local = self.settings.executor == ExecutorKind::Local;
@@ -156,6 +158,17 @@ impl Engine {
             notes,
             conflicts: run.detail.conflicts.clone(),
             parked,
+        })
+    }
+
+    /// Why nobody can approve a pull request: what runs on this very host is never a fork's. None: somebody may.
+    pub(super) fn never_runs(&self, repo: RepoId, pull: &Pull) -> Option<String> {
+        let local = self.settings.executor == ExecutorKind::Local;
+        (local && pull.head_repo != Some(repo)).then(|| {
+            "It comes from a fork, and this server runs steps on its own host (`executor = \"local\"`), where nobody can let \
+             a stranger's code run. The operator may set `executor = \"docker\"`; or somebody who may write here pushes the \
+             commits to a branch of this repository."
+                .to_owned()
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jiff::ToSpan as _;
 use switchover::{
     demo::github::{HookEffect, HookFault, NewPull, faults::Release, model::Model},
     domain::ids::RepoId,
@@ -9,7 +10,7 @@ use switchover::{
 };
 
 use super::{
-    rig::{ANN, NAME, OWNER, Rig},
+    rig::{ANN, NAME, OWNER, Rig, released_config},
     stories::begun,
 };
 
@@ -114,6 +115,56 @@ async fn what_was_stopped_and_is_wanted_again_runs_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_click_of_long_ago_is_not_carried_out() {
+    let rig = begun(&released_config()).await;
+    let one = rig.push("main", &[("version", Some("one"))], "one").await;
+    rig.deployed(&one, "success").await;
+    // The first release has nothing to go back to, and so no button.
+    let sha = rig.push("main", &[("version", Some("two"))], "two").await;
+    rig.deployed(&sha, "success").await;
+    let check = rig.check(&sha, "web / test (push)").await;
+    let (button, identifier) = rig
+        .wait("a button", |m| {
+            let checks = m.repo(OWNER, NAME)?.latest_checks(&sha);
+            let deploy = checks.into_iter().find(|c| c.name.starts_with("deploy") && c.status == "completed")?;
+            Some((deploy.id, deploy.actions.first()?.identifier.clone()))
+        })
+        .await;
+
+    rig.github.faults().add_hook(hook("check_run", HookEffect::Lose { listed: true }));
+    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
+    rig.github.press(rig.repo, button, &identifier, ANN).expect("pressed");
+    rig.github.faults().clear();
+    let mut clicks = Vec::new();
+    rig.github.write(|m| {
+        for d in m.deliveries.values_mut() {
+            if matches!(d.action.as_deref(), Some("rerequested" | "requested_action")) {
+                d.delivered_at = d.delivered_at.checked_sub(11.minutes()).expect("a time");
+                clicks.push(d.guid.clone());
+            }
+        }
+    });
+    assert_eq!(clicks.len(), 2);
+    rig.control.about("sweep", "").await.expect("swept");
+    for (guid, what) in clicks.iter().zip(["Re-run", "the button"]) {
+        rig.told(guid, &format!("{what} was pressed more than ten minutes ago: press it again")).await;
+        // The same by hand: it was pressed when it was pressed.
+        rig.control.about("replay", guid).await.expect("replayed");
+        rig.told(guid, &format!("after 1 try\n  {what} was pressed more")).await;
+    }
+    assert_eq!(rig.counts(&sha, "web / test (push)"), (1, 1));
+    // One that was pressed now is carried out.
+    rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
+    rig.wait("a second check run", |m| {
+        let checks = m.repo(OWNER, NAME)?.checks.values();
+        let done = checks.filter(|c| c.head_sha == sha && c.name == check.name && c.status == "completed").count();
+        (done == 2).then_some(())
+    })
+    .await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_push_changes_nothing_of_its_repository() {
     let rig = begun(CONFIG).await;
     let at = installation(&rig);
@@ -137,7 +188,7 @@ async fn a_late_push_changes_nothing_of_its_repository() {
     let (_, removed) = rig.github.read(|m| delivery(m, "installation_repositories", Some("removed"))).expect("sent");
     rig.told(&removed, "1 removed").await;
     rig.github.release_held(Release::Forward);
-    rig.told(&guid, "state: done after 1 tries\n  the App has no access to acme/store any more").await;
+    rig.told(&guid, "state: done after 1 try\n  the App has no access to acme/store any more").await;
     assert_eq!(known().await.state, RepoState::Removed);
     books.close().await;
     rig.stop().await;

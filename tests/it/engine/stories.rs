@@ -83,28 +83,45 @@ async fn approve(rig: &Rig, sha: &str, login: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fork_is_parked_until_somebody_looked_at_it() {
-    const TEST: &str = "web / test (pull_request)";
+async fn a_fork_never_runs_on_the_servers_own_host() {
     let rig = begun(CONFIG).await;
     rig.github.create_user("eve").expect("made");
-    rig.github.permission(rig.repo, "bob", Role::Read, None).expect("granted");
     let fork = rig.github.fork(rig.repo, "eve").await.expect("forked");
-    let first = rig.github.commit(fork, "mine", &[("evil", Some("x"))], "mine", "eve").await.expect("pushed");
+    let sha = rig.github.commit(fork, "mine", &[("evil", Some("x"))], "mine", "eve").await.expect("pushed");
     let new = NewPull { head_repo: Some(fork), ..pull("mine") };
     rig.github.open_pull(rig.repo, "eve", new).await.expect("opened");
+    let check = rig.check(&sha, "switchover").await;
+    assert_eq!(check.conclusion.as_deref(), Some("action_required"));
+    assert!(check.actions.is_empty(), "{:?}", check.actions);
+    let said = check.output.summary.unwrap_or_default();
+    assert!(said.contains("It comes from a fork, and this server runs steps on its own host"), "{said}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_is_parked_until_somebody_looked_at_it() {
+    const TEST: &str = "web / test (pull_request)";
+    const BOT: &str = "dependabot[bot]";
+    let rig = begun(CONFIG).await;
+    rig.github.create_user(BOT).expect("made");
+    rig.github.permission(rig.repo, BOT, Role::Write, None).expect("granted");
+    rig.github.permission(rig.repo, "bob", Role::Read, None).expect("granted");
+    let first = rig.github.commit(rig.repo, "mine", &[("evil", Some("x"))], "mine", BOT).await.expect("pushed");
+    rig.github.open_pull(rig.repo, BOT, pull("mine")).await.expect("opened");
     let check = rig.check(&first, "switchover").await;
     assert_eq!(check.conclusion.as_deref(), Some("action_required"));
     let said = check.output.summary.clone().unwrap_or_default();
-    for words in ["This comes from a fork and was opened by eve; ", &first, "press **Approve and run**"] {
+    for words in ["This was opened by the bot ", "; once approved it runs", &first, "press **Approve and run**"] {
         assert!(said.contains(words), "{words}: {said}");
     }
     // Whoever may only read, or wrote it, approves nothing.
-    for login in ["bob", "eve"] {
+    for (login, words) in [("bob", "bob may not write to acme/shop"), (BOT, "the author can't approve their own code")]
+    {
         let answer = approve(&rig, &first, login).await;
-        assert!(answer.contains(&format!("{login} may not write to acme/shop")), "{answer}");
+        assert!(answer.contains(words), "{answer}");
     }
     // A click on what is not the head any more was for something else.
-    let second = rig.github.commit(fork, "mine", &[("evil", Some("y"))], "again", "eve").await.expect("pushed");
+    let second = rig.github.commit(rig.repo, "mine", &[("evil", Some("y"))], "again", BOT).await.expect("pushed");
     assert_eq!(rig.conclusion(&second, "switchover").await, "action_required");
     let answer = approve(&rig, &first, ANN).await;
     assert!(answer.contains(&format!("stands at {} now", &second[..7])), "{answer}");
