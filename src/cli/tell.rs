@@ -105,14 +105,35 @@ fn check_folder(path: &Path, write: bool) -> anyhow::Result<bool> {
     let file = root.join(CONFIG_FILE);
     let shown = infer::check_report(&folder, None, &branch);
     println!("{}", shown.text.trim_end());
+    let apps = infer::understand(&folder, &branch).result.map(|inferred| inferred.config.apps).unwrap_or_default();
+    let dockerfiles = infer::docker::generated(&folder, &apps);
+    for (app, made) in &dockerfiles {
+        println!("\n{app} has no Dockerfile; its image is built with this one, as {}:\n", made.name);
+        made.text.lines().for_each(|line| println!("    {line}"));
+    }
     if write {
-        if file.symlink_metadata().is_ok() {
+        let mut files = Vec::new();
+        if file.symlink_metadata().is_err() {
+            files.extend(infer::written(&folder, &branch).map(|yaml| (file.clone(), yaml)));
+        } else if dockerfiles.is_empty() {
             anyhow::bail!("{CONFIG_FILE} is there already and is not written over");
         }
-        let Some(yaml) = infer::written(&folder, &branch) else { anyhow::bail!("there is nothing to write") };
-        std::fs::create_dir_all(root.join(".github"))?;
-        std::fs::write(&file, yaml)?;
-        println!("\nwritten to {}", file.display());
+        for (_, made) in dockerfiles {
+            files.push((root.join(&made.name), made.text));
+            // Read in place of a `.dockerignore` ("Dockerfile": filename and location).
+            files.push((root.join(made.name + ".dockerignore"), made.ignore));
+        }
+        if files.is_empty() {
+            anyhow::bail!("there is nothing to write");
+        }
+        println!();
+        for (file, text) in files.into_iter().filter(|(file, text)| !text.is_empty() && !file.exists()) {
+            if let Some(folder) = file.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            std::fs::write(&file, text)?;
+            println!("written to {}", file.display());
+        }
     }
     Ok(shown.ok)
 }

@@ -1,8 +1,9 @@
 //! Repositories that are broken, empty, hostile or odd: a clear check each.
 
-use switchover::demo::github::NewPull;
-
-use super::rig::{ANN, HERE, NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config};
+use super::{
+    rig::{ANN, HERE, NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config},
+    stories::pull,
+};
 
 const GOOD: &str = "version: 1\non: {push: [\"**\"]}\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";
 
@@ -58,7 +59,7 @@ async fn a_build_file_that_can_not_be_read_is_no_green_check() {
     })
     .await;
     let head = rig.push("one", &[("backend/Cargo.toml", Some("# mine\n[package\n"))], "breaks one").await;
-    rig.github.open_pull(rig.repo, ANN, NewPull { head: "one".into(), ..NewPull::default() }).await.expect("opened");
+    rig.github.open_pull(rig.repo, ANN, pull("one")).await.expect("opened");
     let check = rig.check(&head, "switchover").await;
     assert_eq!(check.conclusion.as_deref(), Some("failure"), "{:?}", check.output);
     assert_eq!(check.output.title.as_deref(), Some("1 mistake in backend/Cargo.toml"));
@@ -111,10 +112,7 @@ async fn a_pull_request_shows_what_its_file_would_change() {
     let mut said = Vec::new();
     for (branch, text) in [("moves", there.as_str()), ("empties", "")] {
         let head = rig.push(branch, &[(".github/switchover.yml", Some(text))], branch).await;
-        rig.github
-            .open_pull(rig.repo, ANN, NewPull { head: branch.into(), ..NewPull::default() })
-            .await
-            .expect("opened");
+        rig.github.open_pull(rig.repo, ANN, pull(branch)).await.expect("opened");
         // A branch's own push has a run too, which knows no base.
         let summary = rig
             .wait("words of the pull request", |m| {

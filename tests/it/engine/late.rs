@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use jiff::ToSpan as _;
 use switchover::{
-    demo::github::{HookEffect, HookFault, NewPull, faults::Release, model::Model},
+    demo::github::{HookEffect, HookFault, faults::Release, model::Model},
     domain::ids::RepoId,
     store::{RepoState, Store},
 };
 
 use super::{
     rig::{ANN, NAME, OWNER, Rig, released_config},
-    stories::begun,
+    stories::{begun, pull},
 };
 
 const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";
@@ -49,10 +49,6 @@ pub(super) async fn store(rig: &Rig) -> Store {
 
 fn hook(event: &str, effect: HookEffect) -> HookFault {
     HookFault { event: event.into(), from: 1, count: None, effect }
-}
-
-pub(super) fn pull(head: &str) -> NewPull {
-    NewPull { title: format!("Take {head}"), head: head.into(), ..NewPull::default() }
 }
 
 pub(super) fn installation(rig: &Rig) -> i64 {

@@ -26,7 +26,7 @@ pub(super) async fn begun(config: &str) -> Rig {
     rig
 }
 
-fn pull(head: &str) -> NewPull {
+pub(super) fn pull(head: &str) -> NewPull {
     NewPull { title: format!("Take {head}"), head: head.into(), ..NewPull::default() }
 }
 

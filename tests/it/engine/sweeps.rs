@@ -9,9 +9,9 @@ use switchover::{
 };
 
 use super::{
-    late::{gated, installation, pull, stands, store},
+    late::{gated, installation, stands, store},
     rig::{ANN, NAME, OWNER, Rig},
-    stories::begun,
+    stories::{begun, pull},
 };
 
 const CONFIG: &str = "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n";

@@ -4,7 +4,12 @@ use std::{fs, path::Path, process::Command};
 
 /// What it says below a folder, without the folder's own name, and whether it is content.
 fn check(root: &Path, at: &str) -> (String, bool) {
-    let done = Command::new(env!("CARGO_BIN_EXE_switchover")).arg("check").arg(root.join(at)).output().expect("run");
+    check_with(root, at, &[])
+}
+
+fn check_with(root: &Path, at: &str, more: &[&str]) -> (String, bool) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchover"));
+    let done = command.arg("check").args(more).arg(root.join(at)).output().expect("run");
     let root = fs::canonicalize(root).expect("there").display().to_string();
     let said = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     (said.replace(&root, "ROOT"), done.status.success())
@@ -58,4 +63,24 @@ fn a_configuration_that_is_no_text_or_no_file() {
     std::os::unix::fs::symlink("../other.yml", root.join(".github/switchover.yml")).expect("linked");
     let (said, fine) = check(root, ".");
     assert!(!fine && said.contains("the file is a link, which is not followed"), "{said}");
+}
+
+#[test]
+fn a_dockerfile_that_is_made_up_is_shown_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
+    write(root, ".git/HEAD", "ref: refs/heads/main\n");
+    write(root, "package.json", r#"{"scripts": {"start": "node server.js"}, "dependencies": {"express": "5"}}"#);
+    write(root, "package-lock.json", "{}");
+    write(root, "server.js", "require('express')().listen(3000)");
+    write(root, ".github/switchover.yml", "version: 1\napps:\n  web:\n    path: .\n    image: docker.io/acme/web\n");
+    let (said, fine) = check(root, ".");
+    assert!(fine && said.contains("web has no Dockerfile; its image is built with this one, as Dockerfile:"), "{said}");
+    assert!(said.contains("    FROM node:"), "{said}");
+    let (said, fine) = check_with(root, ".", &["--write"]);
+    assert!(fine && said.contains("written to ROOT/Dockerfile\n"), "{said}");
+    assert!(fs::read_to_string(root.join("Dockerfile")).expect("there").contains("FROM node:"));
+    // From now on it is the author's, and nothing is left to write.
+    let (said, fine) = check_with(root, ".", &["--write"]);
+    assert!(!fine && said.contains("is there already and is not written over"), "{said}");
 }
