@@ -149,13 +149,19 @@ async fn an_older_commit_is_released_where_that_is_meant() {
     rig.github.move_branch(rig.repo, "main", &one, ANN).await.expect("forced back");
     back_on(&rig, &one, 2).await;
     assert_eq!(text(&rig).await, "one");
-    released(&rig, "three").await;
-    // Taken back, the newer one does not keep what is live from being built anew.
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_back_keeps_nothing_from_being_built_anew() {
+    let rig = begun(&released_config()).await;
+    let one = released(&rig, "one").await;
+    released(&rig, "two").await;
     rig.control.command(&order(Verb::Rollback)).await.expect("rolled back");
-    back_on(&rig, &one, 3).await;
+    back_on(&rig, &one, 2).await;
     rig.control.command(&order(Verb::Resume)).await.expect("resumed");
     rig.control.command(&order(Verb::Rebuild)).await.expect("rebuilt");
-    back_on(&rig, &one, 4).await;
+    back_on(&rig, &one, 3).await;
     rig.stop().await;
 }
 

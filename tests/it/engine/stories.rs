@@ -114,12 +114,9 @@ async fn a_bot_is_parked_until_somebody_looked_at_it() {
     for words in ["This was opened by the bot ", "; once approved it runs", &first, "press **Approve and run**"] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    // Whoever may only read, or wrote it, approves nothing.
-    for (login, words) in [("bob", "bob may not write to acme/shop"), (BOT, "the author can't approve their own code")]
-    {
-        let answer = approve(&rig, &first, login).await;
-        assert!(answer.contains(words), "{answer}");
-    }
+    // Whoever may only read approves nothing.
+    let answer = approve(&rig, &first, "bob").await;
+    assert!(answer.contains("bob may not write to acme/shop"), "{answer}");
     // A click on what is not the head any more was for something else.
     let second = rig.github.commit(rig.repo, "mine", &[("evil", Some("y"))], "again", BOT).await.expect("pushed");
     assert_eq!(rig.conclusion(&second, "switchover").await, "action_required");

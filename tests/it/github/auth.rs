@@ -243,7 +243,7 @@ async fn why_there_is_no_token() {
     insta::assert_snapshot!(error(refused(403, "This installation has been suspended")).await, @"installation 3 is gone: This installation has been suspended");
     insta::assert_snapshot!(error(refused(422, "The permissions requested are not granted to this installation.")).await, @"GitHub does not allow it: POST /app/installations/3/access_tokens: The permissions requested are not granted to this installation. (needs contents: read: the App must have it, and the installation's owner must have accepted it)");
     insta::assert_snapshot!(error(refused(401, "'Issuer' claim ('iss') must be an Integer")).await, @"GitHub refused the App's identity: 'Issuer' claim ('iss') must be an Integer; check that the App id 77 and the private key belong together, that the key was not deleted on the App's page, and this machine's clock");
-    insta::assert_snapshot!(error(ResponseTemplate::new(500)).await, @"GitHub answered 500");
+    insta::assert_snapshot!(error(ResponseTemplate::new(500)).await, @"GitHub answered 500 to POST /app/installations/3/access_tokens");
     insta::assert_snapshot!(error(ok(json!({"token": 3}))).await, @"GitHub's answer to POST /app/installations/3/access_tokens cannot be read: invalid type: integer `3`, expected a string at line 1 column 10");
 }
 
