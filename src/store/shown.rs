@@ -64,6 +64,15 @@ pub struct Rendered {
     pub json: String,
 }
 
+/// The condition of what is to be shown. Ids of rollouts grow with time.
+macro_rules! unshown {
+    () => {
+        "repos.state = 'active' AND (shown_hash IS NULL OR shown_hash <> desired_hash) AND NOT (kind = 'deployment' AND \
+         EXISTS (SELECT 1 FROM shown AS earlier WHERE earlier.repo_id = shown.repo_id AND earlier.kind = 'deployment' AND \
+         earlier.key < shown.key AND earlier.shown_hash IS NULL))"
+    };
+}
+
 impl Store {
     /// Marks something to be rendered again.
     ///
@@ -154,15 +163,17 @@ impl Store {
     }
 
     /// What is not shown as it should be and is due, oldest first. What stands in a repository that is suspended or
-    /// removed waits until it is active again.
+    /// removed waits until it is active again; and a deployment until those of the releases before are there: the newest
+    /// one is what GitHub takes for live, and it makes those before inactive ("Deployments": `auto_inactive`).
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn unshown(&self, now: Timestamp, limit: i64) -> Result<Vec<Shown>> {
-        let rows = sqlx::query(
-            "SELECT shown.* FROM shown JOIN repos ON repos.id = shown.repo_id WHERE repos.state = 'active' AND \
-             (shown_hash IS NULL OR shown_hash <> desired_hash) AND next_at <= $1 ORDER BY shown.updated_at LIMIT $2",
-        )
+        let rows = sqlx::query(concat!(
+            "SELECT shown.* FROM shown JOIN repos ON repos.id = shown.repo_id WHERE ",
+            unshown!(),
+            " AND next_at <= $1 ORDER BY shown.updated_at LIMIT $2",
+        ))
         .bind(ms(now))
         .bind(limit)
         .fetch_all(&self.read)
@@ -175,10 +186,10 @@ impl Store {
     /// # Errors
     /// When the database can't be read.
     pub async fn next_shown_at(&self) -> Result<Option<Timestamp>> {
-        let at: Option<i64> = sqlx::query_scalar(
-            "SELECT MIN(next_at) FROM shown JOIN repos ON repos.id = shown.repo_id WHERE repos.state = 'active' AND \
-             (shown_hash IS NULL OR shown_hash <> desired_hash)",
-        )
+        let at: Option<i64> = sqlx::query_scalar(concat!(
+            "SELECT MIN(next_at) FROM shown JOIN repos ON repos.id = shown.repo_id WHERE ",
+            unshown!(),
+        ))
         .fetch_one(&self.read)
         .await?;
         Ok(at.and_then(|n| Timestamp::from_millisecond(n).ok()))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use switchover::demo::github::{Effect, HookEffect, HookFault, model::Model};
 
-use super::rig::{NAME, OWNER, PATIENCE, Rig, TRUSTED};
+use super::rig::{NAME, OWNER, PATIENCE, Rig, TRUSTED, released_config};
 
 const CONFIG: &str =
     "version: 1\napps:\n  web:\n    steps:\n      test: {run: \"true\"}\n      lint: {run: \"true\"}\n";
@@ -28,7 +28,8 @@ async fn shown_once(rig: &Rig, sha: &str) {
 async fn explained(rig: &Rig, sha: &str, so: &dyn Fn(&str) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let text = rig.control.about("explain", sha).await.expect("explained");
+        // Of a commit whose webhook has not come yet nothing is known.
+        let text = rig.control.about("explain", sha).await.unwrap_or_default();
         if so(&text) {
             return;
         }
@@ -148,5 +149,30 @@ async fn a_silent_slack_does_not_keep_the_server() {
     let _held = tokio::time::timeout(PATIENCE, silent.accept()).await.expect("in time").expect("a message");
     // One message may take ten seconds, and four wait.
     assert!(rig.end(Duration::from_secs(8)).await, "it still waits for Slack: {}", rig.log());
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_come_in_the_order_of_their_releases() {
+    let rig = super::stories::begun(&released_config()).await;
+    let first = rig.push("main", &[("version", Some("one"))], "one").await;
+    rig.deployed(&first, "success").await;
+    rig.github.faults().on("POST", "/deployments", 1_000_000, Effect::Status { status: 502, retry_after: None });
+    let mut shas = vec![first];
+    for name in ["two", "three"] {
+        let sha = rig.push("main", &[("version", Some(name))], name).await;
+        explained(&rig, &sha, &|text| text.contains("to production: live")).await;
+        shas.push(sha);
+    }
+    // The older one failed more often by now, so that it would be tried later.
+    rig.github.faults().clear();
+    let states = ["inactive", "inactive", "success"].map(str::to_owned);
+    let wanted: Vec<_> = shas.into_iter().zip(states).collect();
+    rig.wait("all three in their order", |m| {
+        let all = m.repo(OWNER, NAME)?.deployments.values().map(|d| (d.sha.clone(), d.state().to_owned()));
+        // The first of all is that of the configuration.
+        (all.skip(1).collect::<Vec<_>>() == wanted).then_some(())
+    })
+    .await;
     rig.stop().await;
 }
