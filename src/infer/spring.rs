@@ -68,7 +68,8 @@ fn property(text: &str, key: &str) -> Option<String> {
     pairs.rfind(|(name, _)| relaxed(name.trim()) == relaxed(key)).map(|(_, value)| value.trim().to_owned())
 }
 
-fn in_yaml(text: &str, key: &str) -> Option<String> {
+/// The documents of a settings file in YAML.
+pub(super) fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.lines() {
         if line.trim_end() == "---" {
@@ -78,13 +79,17 @@ fn in_yaml(text: &str, key: &str) -> Option<String> {
             document.push('\n');
         }
     }
+    documents
+}
+
+fn in_yaml(text: &str, key: &str) -> Option<String> {
     let common = |root: &Node| {
         ["spring.config.activate", "spring.profiles"].iter().all(|key| {
             let found = look(root, &relaxed(key));
             found.is_none_or(|node| *key == "spring.profiles" && node.text().is_none())
         })
     };
-    let roots = documents.iter().filter_map(|document| tree::read(document).ok().flatten());
+    let roots = documents(text).into_iter().filter_map(|document| tree::read(&document).ok().flatten());
     let roots = roots.filter(|root| common(root));
     // A later document wins.
     roots.filter_map(|root| look(&root, &relaxed(key))?.text().map(str::to_owned)).next_back()

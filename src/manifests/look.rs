@@ -153,6 +153,31 @@ pub(super) fn walk<'a>(value: &'a Value, key: &'a str, see: &mut impl FnMut(&'a 
     }
 }
 
+/// Names of the Services that an Ingress or a route leads to.
+pub(super) fn backends(object: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    match text(object, "/kind") {
+        "Ingress" => walk(object, "", &mut |key, value| {
+            // networking.k8s.io/v1: `backend: {service: {name: …}}`.
+            if key == "service" && value.get("name").is_some() {
+                found.push(text(value, "/name").to_owned());
+            }
+        }),
+        "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "VirtualService" | "IngressRoute" => {
+            walk(object, "", &mut |key, value| {
+                if ["backendRefs", "services"].contains(&key) && value.get("name").is_some() {
+                    found.push(text(value, "/name").to_owned());
+                }
+                if key == "destination" && value.get("host").is_some() {
+                    found.push(text(value, "/host").split('.').next().unwrap_or_default().to_owned());
+                }
+            });
+        }
+        _ => {}
+    }
+    found
+}
+
 /// The name of the container that runs the app in this workload. In a pair each may have its own: then the other's stands
 /// among `also`.
 pub(super) fn main_container<'a>(workload: &'a Value, container: &str, also: &[String]) -> Option<&'a str> {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::look::{list, map_at, text};
+use super::look::{self, list, map_at, text};
 
 /// Annotations of Services and Ingresses that make a load balancer send requests to pods instead of nodes, with the value
 /// that does, or any ("AWS Load Balancer Controller: annotations"; "Container-native load balancing", Google Cloud;
@@ -43,11 +43,7 @@ pub fn lists_pods(object: &Value) -> Option<&'static str> {
 /// Whether an Ingress leads to this Service.
 #[must_use]
 pub fn leads_to(ingress: &Value, service: &str) -> bool {
-    let is = |backend: &Value| text(backend, "/service/name") == service;
-    let rules = list(ingress, "/spec/rules").iter().flat_map(|rule| list(rule, "/http/paths"));
-    text(ingress, "/kind") == "Ingress"
-        && (ingress.pointer("/spec/defaultBackend").is_some_and(is)
-            || rules.filter_map(|path| path.get("backend")).any(is))
+    text(ingress, "/kind") == "Ingress" && look::backends(ingress).iter().any(|name| name == service)
 }
 
 /// Asks the scheduler for pods on the nodes of those that this `LabelSelector` selects, and for one on each of them before a

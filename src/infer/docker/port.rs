@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::{
     dockerfile::{Dockerfile, expand},
     project::{Project, join},
+    spring::documents,
 };
 use crate::domain::config::tree::{self, Node};
 
@@ -136,16 +137,7 @@ fn properties(text: &str, kind: &str) -> Vec<(String, String)> {
         }
         return all;
     }
-    let mut documents: Vec<String> = vec![String::new()];
-    for line in text.lines() {
-        if line.trim_end() == "---" {
-            documents.push(String::new());
-        } else if let Some(document) = documents.last_mut() {
-            document.push_str(line);
-            document.push('\n');
-        }
-    }
-    for document in documents.iter().take(20) {
+    for document in documents(text).iter().take(20) {
         let Ok(Some(root)) = tree::read(document) else { continue };
         let mut flat = Vec::new();
         flatten(&root, "", &mut flat, 0);

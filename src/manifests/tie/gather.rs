@@ -211,7 +211,7 @@ fn home(object: &Object, all: &[Of<'_, '_>]) -> Option<AppName> {
     if let Some(of) = all.iter().find(|of| belongs(object, of.unit)) {
         return Some(name(of));
     }
-    let services = parts::backends(&object.value);
+    let services = look::backends(&object.value);
     if let Some(of) = all.iter().find(|of| of.service.is_some_and(|s| services.iter().any(|n| n == s.name()))) {
         return Some(name(of));
     }

@@ -121,7 +121,7 @@ pub(super) fn services<'o>(
     tied: &mut Tied,
 ) {
     let services: Vec<&'o Object> = objects.iter().copied().filter(|o| o.is("Service", "")).collect();
-    let entered: Vec<String> = objects.iter().flat_map(|o| backends(&o.value)).collect();
+    let entered: Vec<String> = objects.iter().flat_map(|o| look::backends(&o.value)).collect();
     for service in &services {
         let of: Vec<&Of<'_, '_>> = all.iter().filter(|of| serves(service, of.unit)).collect();
         if of.len() > 1 {
@@ -231,31 +231,6 @@ fn named_like(service: &Object, values: &[String; 2]) -> bool {
         let value = value.to_lowercase();
         words.contains(&value) || words.iter().any(|w| value.ends_with(&format!("-{w}")))
     }) || words.iter().any(|w| twins.contains(&w.as_str()))
-}
-
-/// Names of the Services that an Ingress or a route leads to.
-pub(super) fn backends(object: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    match text(object, "/kind") {
-        "Ingress" => look::walk(object, "", &mut |key, value| {
-            // networking.k8s.io/v1: `backend: {service: {name: …}}`.
-            if key == "service" && value.get("name").is_some() {
-                found.push(text(value, "/name").to_owned());
-            }
-        }),
-        "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "VirtualService" | "IngressRoute" => {
-            look::walk(object, "", &mut |key, value| {
-                if ["backendRefs", "services"].contains(&key) && value.get("name").is_some() {
-                    found.push(text(value, "/name").to_owned());
-                }
-                if key == "destination" && value.get("host").is_some() {
-                    found.push(text(value, "/host").split('.').next().unwrap_or_default().to_owned());
-                }
-            });
-        }
-        _ => {}
-    }
-    found
 }
 
 /// Names of the claims that an object's pods mount.

@@ -255,6 +255,15 @@ impl KubernetesTarget {
         }
     }
 
+    /// The slot of an app that serves now, if it is there.
+    pub(super) fn serving(&self, key: &EnvironmentKey, app: &DesiredApp) -> Option<Found> {
+        let manifests = app.spec.manifests.as_deref();
+        let door = self.door(key, app)?;
+        let found = self.slots(key, &app.name, Some(&door), manifests);
+        let Active::Slot(active) = Self::active(&door, &found, manifests) else { return None };
+        found.into_iter().find(|f| f.slot == active)
+    }
+
     /// The pods of a slot, and others that its labels catch.
     pub(super) fn pods(&self, found: &Found) -> (Vec<Object>, Vec<Object>) {
         let selector = texts(&found.deployment, "/spec/selector/matchLabels");

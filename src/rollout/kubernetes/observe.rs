@@ -111,12 +111,7 @@ impl KubernetesTarget {
     /// How large a new slot must be: as the live one is NOW, or as the autoscaler's least.
     pub(super) fn wanted_size(&self, desired: &Desired, app: &DesiredApp) -> u32 {
         let manifests = app.spec.manifests.as_deref();
-        let door = self.door(&desired.key, app);
-        let found = self.slots(&desired.key, &app.name, door.as_ref(), manifests);
-        let live = door.as_ref().map(|d| Self::active(d, &found, manifests)).and_then(|a| match a {
-            Active::Slot(slot) => found.iter().find(|f| f.slot == slot),
-            _ => None,
-        });
+        let live = self.serving(&desired.key, app);
         let scaler = manifests.and_then(|m| m.autoscaler.as_ref());
         let least = scaler.map_or(0, |s| number(s, "/spec/minReplicas").unwrap_or(1));
         let authors = manifests.and_then(|m| m.workloads().next().map(replicas)).unwrap_or(1);
@@ -126,7 +121,7 @@ impl KubernetesTarget {
         };
         // Without an autoscaler the author's number holds, also where somebody made the live one smaller by hand.
         match (live, scaler) {
-            (Some(live), Some(_)) => self.size(live).max(least),
+            (Some(live), Some(_)) => self.size(&live).max(least),
             _ => written,
         }
         .max(1)

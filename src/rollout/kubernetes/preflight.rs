@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     KubernetesTarget, failed,
-    look::{Active, name, number, selects, text, texts},
+    look::{name, number, selects, text, texts},
     put,
     record::Record,
 };
@@ -180,19 +180,12 @@ impl KubernetesTarget {
                     && matches!(manifests.shape, Shape::One { .. })
                     && live.is_none()
                 {
-                    live = self.live_deployment(desired, app);
+                    live = self.serving(&desired.key, app).map(|live| (*live.deployment).clone());
                 }
                 all.push((manifests::title(&object), manifests::difference(live.as_ref(), &object)));
             }
         }
         Ok(all)
-    }
-
-    fn live_deployment(&self, desired: &Desired, app: &DesiredApp) -> Option<Value> {
-        let door = self.door(&desired.key, app)?;
-        let found = self.slots(&desired.key, &app.name, Some(&door), app.spec.manifests.as_deref());
-        let Active::Slot(active) = Self::active(&door, &found, app.spec.manifests.as_deref()) else { return None };
-        found.iter().find(|f| f.slot == active).map(|f| (*f.deployment).clone())
     }
 }
 

@@ -133,9 +133,7 @@ impl KubernetesTarget {
     fn nodes_kept_to(&self, desired: &Desired, app: &DesiredApp) -> Option<Value> {
         let door = self.door(&desired.key, app)?;
         manifests::keeps_to_nodes(&door.object)?;
-        let found = self.slots(&desired.key, &app.name, Some(&door), app.spec.manifests.as_deref());
-        let Active::Slot(active) = Self::active(&door, &found, app.spec.manifests.as_deref()) else { return None };
-        let live = found.iter().find(|f| f.slot == active && f.slot != app.slot)?;
+        let live = self.serving(&desired.key, app).filter(|live| live.slot != app.slot)?;
         live.deployment.pointer("/spec/selector").cloned()
     }
 

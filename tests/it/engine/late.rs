@@ -151,12 +151,7 @@ async fn a_click_of_long_ago_is_not_carried_out() {
     assert_eq!(rig.counts(&sha, "web / test (push)"), (1, 1));
     // One that was pressed now is carried out.
     rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
-    rig.wait("a second check run", |m| {
-        let checks = m.repo(OWNER, NAME)?.checks.values();
-        let done = checks.filter(|c| c.head_sha == sha && c.name == check.name && c.status == "completed").count();
-        (done == 2).then_some(())
-    })
-    .await;
+    rig.ran(&sha, &check.name, 2).await;
     rig.stop().await;
 }
 

@@ -307,6 +307,16 @@ impl Rig {
         })
     }
 
+    /// Waits until so many check runs of this name have ended on a commit.
+    pub async fn ran(&self, sha: &str, name: &str, times: usize) {
+        self.wait(&format!("check run {times} of {name}"), |m| {
+            let checks = m.repo(OWNER, NAME)?.checks.values();
+            let done = checks.filter(|c| c.head_sha == sha && c.name == name && c.status == "completed").count();
+            (done == times).then_some(())
+        })
+        .await;
+    }
+
     /// Where the app is reached.
     pub async fn address(&self) -> String {
         let status = self.control.status().await.expect("a status");

@@ -172,12 +172,7 @@ async fn a_rerun_is_a_new_check_run() {
     let sha = rig.push("main", &[("file", Some("two\n"))], "two").await;
     let check = rig.check(&sha, "web / test (push)").await;
     rig.github.rerequest_check(rig.repo, check.id, ANN).expect("pressed");
-    rig.wait("a second check run", |m| {
-        let checks = m.repo(OWNER, NAME)?.checks.values();
-        let done = checks.filter(|c| c.head_sha == sha && c.name == check.name && c.status == "completed").count();
-        (done == 2).then_some(())
-    })
-    .await;
+    rig.ran(&sha, &check.name, 2).await;
     assert_eq!(rig.conclusion(&sha, "switchover").await, "success");
     rig.stop().await;
 }
